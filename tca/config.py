@@ -1,0 +1,152 @@
+"""Typed configuration: YAML files and `section.key=value` overrides checked by a schema.
+
+Each component declares its settings beside itself as a `Section`; this module only reads,
+merges and explains what is wrong, naming the key, the file and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tca.errors import UsageError
+
+
+class Section(BaseModel):
+    """Base of every configuration section: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def load_config(
+    schema: type[SectionT], file: Path | None, overrides: Iterable[str] = ()
+) -> SectionT:
+    """Read `file`, apply `section.key=value` overrides in order, check against `schema`.
+
+    Values of overrides are YAML, so `train.lr=3e-4`, `model.layers=[1,2]` and `a.b=null` work.
+
+    Raises:
+        UsageError: unreadable file, malformed override, or a value the schema does not allow.
+    """
+    tree: dict[str, Any] = {} if file is None else read_yaml(file)
+    from_override: set[tuple[str, ...]] = set()
+    for override in overrides:
+        path, value = _parse_override(override)
+        _set_path(tree, path, value, override)
+        from_override.add(path)
+    return check(schema, tree, str(file) if file else "the defaults", from_override)
+
+
+def check(
+    schema: type[SectionT],
+    tree: Mapping[str, Any],
+    source: str,
+    from_override: Iterable[tuple[str, ...]] = (),
+) -> SectionT:
+    """Validate `tree`; a failure names the key, where it was set and what is allowed.
+
+    Raises:
+        UsageError: the first value that does not fit.
+    """
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        path = tuple(str(part) for part in problem["loc"])
+        where = "the command line" if _starts_any(path, from_override) else source
+        raise UsageError(_explain(schema, path, problem, where)) from None
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        UsageError: the file is missing, is not YAML or is not a mapping.
+    """
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {file}: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        raise UsageError(f"{file} is not valid YAML: {detail}.") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UsageError(f"{file} must hold `section:` blocks, not a {type(tree).__name__}.")
+    return tree
+
+
+def dump_yaml(section: Section) -> str:
+    """Return the section as YAML, in declaration order."""
+    return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
+    key, equals, text = override.partition("=")
+    path = tuple(key.strip().split("."))
+    if not equals or not all(path):
+        raise UsageError(f"cannot read the override {override!r}; write section.key=value.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"the value of the override {override!r} is not valid YAML.") from None
+    # YAML 1.1 reads 3e-4 as a string; no setting of ours is a string that looks like a number.
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return path, value
+    return path, value
+
+
+def _set_path(tree: dict[str, Any], path: tuple[str, ...], value: Any, override: str) -> None:
+    node: Any = tree
+    for part in path[:-1]:
+        node = node.setdefault(part, {})
+        if node is None or not isinstance(node, dict):
+            raise UsageError(f"the override {override!r} goes through {part!r}, not a section.")
+    node[path[-1]] = value
+
+
+def _starts_any(path: tuple[str, ...], prefixes: Iterable[tuple[str, ...]]) -> bool:
+    return any(path[: len(prefix)] == prefix for prefix in prefixes)
+
+
+def _explain(
+    schema: type[Section], path: tuple[str, ...], problem: Mapping[str, Any], where: str
+) -> str:
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        allowed = _keys_at(schema, path[:-1])
+        close = difflib.get_close_matches(path[-1], allowed, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"{where} has an unknown key {key!r}; {hint}Allowed are: {', '.join(allowed)}."
+    if problem["type"] == "missing":
+        return f"{where} lacks the key {key!r}, which has no default."
+    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    message = message[0].lower() + message[1:]
+    return f"{where} sets {key!r} to {problem['input']!r}: {message}."
+
+
+def _keys_at(schema: type[Section], path: tuple[str, ...]) -> list[str]:
+    """Return the keys of the section at `path`, looking through `X | None`."""
+    current: Any = schema
+    for part in path:
+        field = getattr(current, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        current = field.annotation
+        if isinstance(current, types.UnionType) or typing.get_origin(current) is typing.Union:
+            current = next((a for a in typing.get_args(current) if hasattr(a, "model_fields")), None)
+    return list(getattr(current, "model_fields", {}))
