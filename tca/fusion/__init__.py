@@ -1,0 +1,1 @@
+"""Stage 2: fusion models, trained and evaluated on stores alone."""

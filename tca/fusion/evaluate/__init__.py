@@ -1,0 +1,1 @@
+"""Scoring a run on a store it was not trained on."""

@@ -1,0 +1,1 @@
+"""Fusion architectures: built by name from a configuration and the shapes of a store."""

@@ -1,0 +1,1 @@
+"""Training a fusion model on one store, into one run folder."""
