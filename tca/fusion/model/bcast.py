@@ -6,6 +6,7 @@ After Lee et al., "CAST: Cross-Attention in Space and Time for Video Action Reco
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

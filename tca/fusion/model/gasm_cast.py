@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import torch
 from torch import Tensor, nn
 
 from tca.cache.layout import FeatureShapes
@@ -48,6 +47,7 @@ class GasmCast(nn.Module):
         cross: bool = True,
     ) -> None:
         super().__init__()
+        self.streams = streams
         if any(side % config.pool for side in shapes.grid):
             raise UsageError(
                 f"model.pool={config.pool} does not divide the store's grid of "
@@ -92,17 +92,18 @@ class GasmCast(nn.Module):
         }
         self.head = Head(readouts, classes, config.head_dropout)
 
-    def forward(self, semantic: Tensor, motion: Tensor) -> Tensor:
+    def forward(self, semantic: Tensor | None, motion: Tensor | None) -> Tensor:
         """Return class scores.
 
         Args:
             semantic: patches as stored, (B, P, D) or (B, T, P, D).
-            motion: segments as stored, (B, T', D').
+            motion: segments as stored, (B, T', D'). A stream that the variant does not read may
+                be None.
 
         Returns:
             Logits (B, classes).
         """
-        given = {"semantic": semantic, "motion": motion}
+        given = self._given(semantic, motion)
         tokens = {name: stem(given[name]) for name, stem in self._stems()}
         for name, layers in self.graphs.items():
             tokens[name] = _along(name, layers, tokens[name])
@@ -118,15 +119,19 @@ class GasmCast(nn.Module):
         scores: Tensor = self.head(tokens)
         return scores
 
-    def fit_statistics(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def fit_statistics(self, batches: Iterable[tuple[Tensor | None, Tensor | None]]) -> None:
         """Standardise each stream by the statistics of (semantic, motion) `batches`."""
         moments = {name: Moments() for name in self.stems}
         for pair in batches:
-            given = dict(zip(STREAMS, pair, strict=True))
+            given = self._given(*pair)
             for name, stem in self._stems():
                 stem.observe(given[name], moments[name])
         for name, stem in self._stems():
             stem.standardise(moments[name])
+
+    def _given(self, semantic: Tensor | None, motion: Tensor | None) -> dict[str, Tensor]:
+        both = {"semantic": semantic, "motion": motion}
+        return {name: given for name, given in both.items() if given is not None}
 
     def _stems(self) -> Iterator[tuple[str, Stem]]:
         for name, stem in self.stems.items():

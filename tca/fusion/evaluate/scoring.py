@@ -1,0 +1,172 @@
+"""Scoring a run on a store: the numbers are scikit-learn's, a video counts once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    precision_recall_fscore_support,
+    top_k_accuracy_score,
+)
+
+from tca.cache.layout import FeatureShapes, differences
+from tca.cache.loader import Loader
+from tca.cache.store import Store
+from tca.errors import TcaError
+from tca.fusion.device import autocast, choose_device
+from tca.fusion.inputs import batch_inputs
+from tca.fusion.model.config import ModelConfig
+from tca.fusion.model.gasm_cast import GasmCast
+from tca.fusion.model.registry import build
+from tca.fusion.rows import Rows, labelled_rows
+from tca.fusion.run_folder import RunFolder
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One row of the per-class table; shares between 0 and 1."""
+
+    name: str
+    videos: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a checkpoint of a run does on a split.
+
+    Attributes:
+        run: the run folder.
+        checkpoint: "best" or "last".
+        split: name of the scored split.
+        videos: how many were scored; several views of a video are averaged.
+        top1: share of videos whose highest score is the true class.
+        top5: the same for the five highest, None with five classes or fewer.
+        classes: one entry a class.
+        confusion: (classes, classes) counts, a row a true class.
+        ids: (videos,) video ids.
+        label: (videos,) true classes.
+        probability: (videos, classes) softmax, averaged over views.
+    """
+
+    run: Path
+    checkpoint: str
+    split: str
+    videos: int
+    top1: float
+    top5: float | None
+    classes: list[ClassScore]
+    confusion: np.ndarray[Any, Any]
+    ids: list[str]
+    label: np.ndarray[Any, Any]
+    probability: np.ndarray[Any, Any]
+
+
+def load_model(
+    run: Path, checkpoint: str = "best", device: str = "auto"
+) -> tuple[GasmCast, dict[str, Any]]:
+    """Return the model of a run in evaluation mode, and its `run.json`.
+
+    Raises:
+        TcaError: no run there, no such checkpoint, or a damaged file.
+    """
+    folder = RunFolder(run)
+    info = folder.info()
+    shapes = FeatureShapes(**(info["shapes"] | {"grid": tuple(info["shapes"]["grid"])}))
+    model = build(ModelConfig(**info["model"]), shapes, len(info["classes"]))
+    model.load_state_dict(folder.load(checkpoint))
+    return model.to(choose_device(device)).eval(), info
+
+
+def evaluate(
+    run: Path,
+    store: Store,
+    checkpoint: str = "best",
+    *,
+    device: str = "auto",
+    rows: Rows | None = None,
+) -> Evaluation:
+    """Score a run's checkpoint on the good, labelled rows of `store` (of `rows`, if given).
+
+    Raises:
+        TcaError: no such run or checkpoint, features other than those trained on (every difference
+            is named), or a store without labels.
+    """
+    model, info = load_model(run, checkpoint, device)
+    different = differences(info["identity"], store.identity)
+    if different:
+        raise TcaError(
+            f"{store.path} does not fit the run {run}, its features differ from those trained on: "
+            f"{'; '.join(different)}; extract it with the configuration of the training split."
+        )
+    usable = labelled_rows(store)
+    if rows is not None:
+        usable = usable[np.isin(usable, rows)]
+    probability = predict(model, store, usable, info["train"]["precision"])
+    # Several views of one video are one prediction: the average of their probabilities.
+    videos, first, of_row = np.unique(store.video[usable], return_index=True, return_inverse=True)
+    summed = np.zeros((len(videos), probability.shape[1]))
+    np.add.at(summed, of_row, probability)
+    mean = summed / np.bincount(of_row)[:, None]
+    label = store.label[usable][first].astype(np.int64)
+    return _measure(run, checkpoint, store, [store.ids[usable[i]] for i in first], label, mean)
+
+
+@torch.no_grad()
+def predict(
+    model: GasmCast, store: Store, rows: Rows, precision: str
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return class probabilities (len(rows), classes), float64, of rows of a store."""
+    device = next(model.parameters()).device
+    loader = Loader(store, rows, BATCH_SIZE, seed=0, shuffle=False, streams=model.streams)
+    parts = []
+    for batch in loader.epoch(0):
+        with autocast(device, precision):
+            scores = model(*batch_inputs(batch, model, device))
+        parts.append(scores.double().softmax(-1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _measure(
+    run: Path,
+    checkpoint: str,
+    store: Store,
+    ids: list[str],
+    label: np.ndarray[Any, Any],
+    probability: np.ndarray[Any, Any],
+) -> Evaluation:
+    every = np.arange(len(store.classes))
+    predicted = probability.argmax(1)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        label, predicted, labels=every, zero_division=0
+    )
+    return Evaluation(
+        run=run,
+        checkpoint=checkpoint,
+        split=store.split,
+        videos=len(label),
+        top1=float(accuracy_score(label, predicted)),
+        top5=(
+            float(top_k_accuracy_score(label, probability, k=5, labels=every))
+            if len(every) > 5
+            else None
+        ),
+        classes=[
+            ClassScore(name, int(n), float(p), float(r), float(f))
+            for name, n, p, r, f in zip(store.classes, support, precision, recall, f1, strict=True)
+        ],
+        confusion=confusion_matrix(label, predicted, labels=every),
+        ids=ids,
+        label=label,
+        probability=probability,
+    )

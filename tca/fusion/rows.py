@@ -1,0 +1,89 @@
+"""Which rows are trained on and which are held out: by video, every class in its share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+
+from tca.cache.store import Store
+from tca.errors import TcaError
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def labelled_rows(store: Store) -> Rows:
+    """Return the rows that were extracted and have a label.
+
+    Raises:
+        TcaError: there are none.
+    """
+    ready = np.asarray(store.ready(), dtype=np.int64)
+    rows: Rows = ready[store.label[ready] >= 0]
+    if len(rows) == 0:
+        reason = "no row has been extracted" if len(ready) == 0 else "no row has a label"
+        raise TcaError(
+            f"{store.path} has nothing to learn or score from: {reason}; "
+            "extract a split with labels first (`tca cache info` shows what is there)."
+        )
+    return rows
+
+
+def split_holdout(store: Store, rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+    """Part `rows` into training and holdout; views of one video stay together.
+
+    Every class gives its share of its videos; what rounding leaves over is handed to the next
+    class, so that the whole is right where classes are small. A class keeps at least one video in
+    training.
+
+    Raises:
+        TcaError: the holdout would have fewer videos than there are classes.
+    """
+    videos, label = _videos(store, rows)
+    present = np.unique(label)
+    generator = np.random.default_rng(seed)
+    held: list[int] = []
+    owed = 0.0
+    for name in present:
+        members = generator.permutation(videos[label == name])
+        owed += share * len(members)
+        take = min(int(owed + 0.5), len(members) - 1)
+        owed -= take
+        held.extend(members[:take])
+    if len(held) < len(present):
+        raise TcaError(
+            f"train.holdout={share:g} of {len(videos)} videos leaves {len(held)} to choose the "
+            f"best checkpoint for {len(present)} classes; raise it to at least "
+            f"{min(0.5, np.ceil(100 * len(present) / len(videos) + 1) / 100):.2f}, or set "
+            "train.holdout=0 to take the last checkpoint."
+        )
+    outside = np.isin(store.video[rows], held)
+    return rows[~outside], rows[outside]
+
+
+def split_folds(store: Store, rows: Rows, folds: int, seed: int) -> list[tuple[Rows, Rows]]:
+    """Part `rows` into (rest, fold) pairs, stratified, views of one video together.
+
+    Raises:
+        TcaError: no class has as many videos as there are folds.
+    """
+    videos, label = _videos(store, rows)
+    largest = int(np.bincount(label).max())
+    if not 2 <= folds <= largest:
+        raise TcaError(
+            f"{folds} folds do not fit: the largest class has {largest} videos; "
+            f"choose 2 to {largest} folds."
+        )
+    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(videos, label)
+    of_row = store.video[rows]
+    return [
+        (rows[np.isin(of_row, videos[rest])], rows[np.isin(of_row, videos[fold])])
+        for rest, fold in parts
+    ]
+
+
+def _videos(store: Store, rows: Rows) -> tuple[Rows, Rows]:
+    """Return the videos of `rows` in ascending order and the label of each."""
+    videos, first = np.unique(store.video[rows], return_index=True)
+    return videos.astype(np.int64), store.label[rows][first].astype(np.int64)

@@ -1,0 +1,45 @@
+"""Settings of training; free of torch, so that the command line can read them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tca.config import Section
+
+
+class TrainConfig(Section):
+    """How a fusion model is trained and which of its checkpoints is the best."""
+
+    epochs: int = Field(30, ge=1, description="passes over the training rows")
+    batch_size: int = Field(64, ge=1, description="rows a step")
+    lr: float = Field(3e-4, gt=0, description="highest learning rate of AdamW")
+    weight_decay: float = Field(
+        0.05, ge=0, description="of weight matrices; never of norms, biases, gates"
+    )
+    warmup: float = Field(
+        0.1, ge=0, lt=1, description="share of the steps in which lr rises to its height"
+    )
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="share of the target given to all classes"
+    )
+    clip_norm: float = Field(1.0, gt=0, description="longest gradient; longer ones are cut to it")
+    holdout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of training videos kept to choose the best checkpoint; 0: last is best",
+    )
+    patience: int = Field(
+        10,
+        ge=1,
+        description="epochs without a better score on the holdout after which training stops",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto is bfloat16 autocast on GPUs that have it, float32 elsewhere"
+    )
+    device: str = Field(
+        "auto", description="auto (a GPU where there is one), cpu, cuda, cuda:1, mps"
+    )
+    seed: int = Field(0, ge=0, description="of initial weights, order, dropout and the holdout")

@@ -1,0 +1,61 @@
+"""K-fold cross-validation inside one store: every video is scored once, by a model without it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tca.cache.store import Store
+from tca.fusion.evaluate.scoring import evaluate
+from tca.fusion.model.config import ModelConfig
+from tca.fusion.rows import labelled_rows, split_folds
+from tca.fusion.run_folder import write_json
+from tca.fusion.train.config import TrainConfig
+from tca.fusion.train.loop import train
+
+
+@dataclass(frozen=True)
+class FoldSummary:
+    """Top-1 of every fold, their mean and their standard deviation; shares between 0 and 1."""
+
+    run: Path
+    folds: list[float]
+    mean: float
+    spread: float
+    videos: int
+
+
+def cross_validate(
+    store: Store,
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    folds: int,
+    run: Path,
+    *,
+    resolved: Mapping[str, Any],
+) -> FoldSummary:
+    """Train `folds` models, each on the other folds, and score each on its own.
+
+    Folds are stratified and drawn by video with `train.seed`. Checkpoints are chosen on the holdout
+    inside the training folds (or are the last, with `train.holdout=0`), never on the fold that is
+    reported. Writes `fold-1` … and `folds.json` into `run`.
+
+    Raises:
+        TcaError: as `train`, or more folds than the classes have videos.
+    """
+    scores: list[float] = []
+    videos = 0
+    parts = split_folds(store, labelled_rows(store), folds, train_config.seed)
+    for number, (rest, fold) in enumerate(parts, 1):
+        folder = run / f"fold-{number}"
+        train(store, model_config, train_config, folder, resolved=resolved, rows=rest)
+        result = evaluate(folder, store, device=train_config.device, rows=fold)
+        scores.append(result.top1)
+        videos += result.videos
+    summary = FoldSummary(run, scores, float(np.mean(scores)), float(np.std(scores)), videos)
+    write_json(run / "folds.json", vars(summary) | {"run": run.name})
+    return summary
