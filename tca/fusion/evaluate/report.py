@@ -1,4 +1,4 @@
-"""What `evaluate` leaves in the run folder: numbers, tables, predictions, the matrix as a picture."""
+"""What `evaluate` leaves in the run folder: numbers, tables, predictions, a picture."""
 
 from __future__ import annotations
 
@@ -76,7 +76,6 @@ def _csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) ->
 
 def _draw(path: Path, result: Evaluation, names: Sequence[str]) -> list[Path]:
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         note("no picture of the confusion matrix: matplotlib is missing; pip install 'tca[plot]'.")
@@ -92,6 +91,6 @@ def _draw(path: Path, result: Evaluation, names: Sequence[str]) -> list[Path]:
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)
     picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
+    figure.savefig(picture, format="png")
     write_atomic(path, [picture.getvalue()])
     return [path]
