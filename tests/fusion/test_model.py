@@ -1,5 +1,3 @@
-import math
-
 import pytest
 import torch
 from torch import Tensor
@@ -167,4 +165,3 @@ def test_bfloat16_autocast_agrees_with_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = model(*inputs)
     assert (rounded.float() - exact).norm() / exact.norm() < 0.05
-    assert not math.isnan(float(exact.sum()))

@@ -1,0 +1,117 @@
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from memory_store import moving_dot
+from sklearn.metrics import classification_report
+from torchmetrics.functional import accuracy, confusion_matrix
+
+from tca.errors import TcaError
+from tca.fusion.evaluate.report import write_report
+from tca.fusion.evaluate.scoring import evaluate, load_model
+from tca.fusion.model.config import ModelConfig
+from tca.fusion.train.config import TrainConfig
+from tca.fusion.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on six classes stopped early enough to be wrong now and then."""
+    folder = tmp_path_factory.mktemp("evaluate") / "run"
+    model = ModelConfig(bottleneck=16, heads=2, layers=1, ratio=1, rank=4)
+    config = TrainConfig(epochs=1, batch_size=16, lr=1e-3, holdout=0, device="cpu")
+    train(moving_dot(96, classes=6), model, config, folder, resolved={})
+    return folder
+
+
+def test_numbers_are_those_of_torchmetrics_and_sklearn_on_the_saved_predictions(run: Path) -> None:
+    store = moving_dot(90, classes=6, seed=1, split="validation")
+    result = evaluate(run, store)
+    files = {path.name: path for path in write_report(result)}
+    with open(files["predictions-validation.csv"], newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["id", "label", "prediction", *store.classes]
+    assert [row[0] for row in rows] == store.ids
+    label = torch.tensor([store.classes.index(row[1]) for row in rows])
+    scores = torch.tensor([[float(cell) for cell in row[3:]] for row in rows])
+    assert label.tolist() == store.label.tolist()
+    assert 0.2 < result.top1 < 1.0
+
+    numbers = json.loads(files["evaluation-validation.json"].read_text())
+    for k, name in ((1, "top1"), (5, "top5")):
+        theirs = accuracy(scores, label, "multiclass", num_classes=6, top_k=k, average="micro")
+        assert numbers[name] == pytest.approx(theirs.item())
+    matrix = confusion_matrix(scores, label, "multiclass", num_classes=6)
+    assert result.confusion.tolist() == matrix.tolist()
+    with open(files["confusion-validation.csv"], newline="") as file:
+        assert [[int(n) for n in row[1:]] for row in list(csv.reader(file))[1:]] == matrix.tolist()
+    report = classification_report(
+        label, scores.argmax(1), target_names=store.classes, output_dict=True, zero_division=0
+    )
+    with open(files["classes-validation.csv"], newline="") as file:
+        for row in csv.DictReader(file):
+            theirs = report[row["class"]]
+            assert float(row["precision"]) == pytest.approx(theirs["precision"])
+            assert float(row["recall"]) == pytest.approx(theirs["recall"])
+            assert float(row["f1"]) == pytest.approx(theirs["f1-score"])
+            assert int(row["videos"]) == theirs["support"]
+
+
+def test_views_of_a_video_are_averaged(run: Path) -> None:
+    store = moving_dot(60, classes=6, seed=1)
+    single = evaluate(run, store)
+    store.video = np.arange(60, dtype=np.int32) // 12 * 6 + np.arange(60, dtype=np.int32) % 6
+    both = evaluate(run, store)
+    assert both.videos == 30
+    expected = (single.probability[:6] + single.probability[6:12]) / 2
+    np.testing.assert_allclose(both.probability[:6], expected)
+
+
+def test_rows_without_features_or_label_are_left_out(run: Path) -> None:
+    store = moving_dot(60, classes=6, seed=1)
+    store.status[:10] = 1
+    store.label[10:20] = -1
+    assert evaluate(run, store).videos == 40
+    store.label[:] = -1
+    with pytest.raises(TcaError, match="no row has a label"):
+        evaluate(run, store)
+
+
+def test_other_features_are_refused_and_every_difference_is_named(run: Path) -> None:
+    store = moving_dot(60, classes=6, identity={"keep": "mean", "dtype": "int8"})
+    with pytest.raises(TcaError, match=r"keep: expected 'frames', found 'mean'; dtype: .*'int8'"):
+        evaluate(run, store)
+
+
+def test_top5_needs_more_than_five_classes(tmp_path: Path) -> None:
+    config = TrainConfig(epochs=1, holdout=0, device="cpu")
+    store = moving_dot(32)
+    train(store, ModelConfig(variant="concat"), config, tmp_path / "run", resolved={})
+    assert evaluate(tmp_path / "run", store).top5 is None
+
+
+def test_missing_and_damaged_checkpoints_are_named(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(TcaError, match="is not a run folder"):
+        load_model(tmp_path)
+    with pytest.raises(TcaError, match=r"no checkpoint 'first'; it has best and last"):
+        load_model(run, "first")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "run.json").write_bytes((run / "run.json").read_bytes())
+    (copy / "best.safetensors").write_bytes((run / "best.safetensors").read_bytes()[:-100])
+    with pytest.raises(TcaError, match="is damaged"):
+        load_model(copy)
+
+
+def test_without_matplotlib_only_the_picture_is_missing(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = moving_dot(60, classes=6, split="test")
+    with_picture = {path.name for path in write_report(evaluate(run, store))}
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    without = {path.name for path in write_report(evaluate(run, store))}
+    assert with_picture - without == {"confusion-test.png"}

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from memory_store import moving_dot
+
+from tca.errors import TcaError
+from tca.fusion.rows import labelled_rows, split_folds, split_holdout
+
+
+def three_views_of(videos: int):
+    store = moving_dot(3 * videos, classes=4)
+    store.video = np.repeat(np.arange(videos, dtype=np.int32), 3)
+    store.label = (store.video % 4).astype(np.int32)
+    return store
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.37])
+def test_the_holdout_is_disjoint_by_video_and_stratified(share: float) -> None:
+    store = three_views_of(200)
+    fit, held = split_holdout(store, labelled_rows(store), share, seed=3)
+    assert sorted([*fit, *held]) == list(range(600))
+    assert not set(store.video[fit]) & set(store.video[held])
+    assert len(held) == pytest.approx(600 * share, abs=3)
+    per_class = np.bincount(store.label[held]) / np.bincount(store.label)
+    assert np.abs(per_class - share).max() <= 1 / 50
+    again = split_holdout(store, labelled_rows(store), share, seed=3)[1]
+    assert np.array_equal(held, again)
+    assert not np.array_equal(held, split_holdout(store, labelled_rows(store), share, seed=4)[1])
+
+
+def test_a_class_of_one_video_stays_in_training() -> None:
+    store = moving_dot(60, classes=4)
+    store.label = np.array([0] * 29 + [1] * 30 + [2], dtype=np.int32)
+    fit, held = split_holdout(store, labelled_rows(store), 0.3, seed=0)
+    assert 59 in fit
+    assert len(held) == 18
+
+
+def test_small_shares_of_many_small_classes_add_up() -> None:
+    store = moving_dot(400)
+    store.label = (np.arange(400) % 100).astype(np.int32)
+    with pytest.raises(TcaError, match=r"raise it to at least 0\.26"):
+        split_holdout(store, labelled_rows(store), 0.1, seed=0)
+    assert len(split_holdout(store, labelled_rows(store), 0.26, seed=0)[1]) == 104
+
+
+def test_folds_part_the_videos() -> None:
+    store = three_views_of(40)
+    folds = split_folds(store, labelled_rows(store), 5, seed=0)
+    assert sorted(row for _, fold in folds for row in fold) == list(range(120))
+    for rest, fold in folds:
+        assert not set(store.video[rest]) & set(store.video[fold])
+        assert np.bincount(store.label[fold]).tolist() == [6, 6, 6, 6]

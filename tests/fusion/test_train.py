@@ -1,0 +1,190 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from memory_store import moving_dot
+from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tca.errors import TcaError, UsageError
+from tca.fusion.evaluate.scoring import evaluate, load_model
+from tca.fusion.model.config import ModelConfig
+from tca.fusion.model.gasm_cast import GasmCast
+from tca.fusion.run_folder import new_run_folder
+from tca.fusion.train.config import TrainConfig
+from tca.fusion.train.cross_validation import cross_validate
+from tca.fusion.train.loop import TrainSummary, train
+
+MODEL = ModelConfig(bottleneck=16, heads=2, layers=1, ratio=1, rank=8, similar=2, radius=1)
+TRAIN = TrainConfig(epochs=12, batch_size=16, lr=3e-3, holdout=0.2, patience=12, device="cpu")
+
+
+def run_on(
+    store, run: Path, model: ModelConfig = MODEL, config: TrainConfig = TRAIN
+) -> TrainSummary:
+    resolved = {"model": model.model_dump(mode="json"), "train": config.model_dump(mode="json")}
+    return train(store, model, config, run, resolved=resolved)
+
+
+def test_it_learns_order_and_place_and_leaves_a_complete_run(tmp_path: Path) -> None:
+    summary = run_on(moving_dot(160), tmp_path / "run")
+    assert summary.holdout_top1 > 0.9
+    assert (summary.rows, summary.holdout_rows) == (128, 32)
+    result = evaluate(tmp_path / "run", moving_dot(80, seed=1, split="validation"))
+    assert result.top1 > 0.9
+
+    info = json.loads((tmp_path / "run/run.json").read_text())
+    assert info["finished"] is True
+    assert info["best_epoch"] == summary.best_epoch
+    assert info["identity"] == {"keep": "frames"}
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert ModelConfig(**config["model"]) == MODEL
+    assert TrainConfig(**config["train"]) == TRAIN
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    epochs = [line for line in lines if "train_loss" in line]
+    steps = [line for line in lines if "step" in line]
+    assert [line["epoch"] for line in epochs] == list(range(1, summary.epochs + 1))
+    assert [line["step"] for line in steps] == list(range(1, 8 * summary.epochs + 1))
+    best = max(epochs, key=lambda line: (line["holdout_top1"], -line["holdout_loss"]))
+    assert best["epoch"] == summary.best_epoch
+    board = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert {"train/loss", "train/lr", "holdout/top1", "holdout/loss"} <= set(
+        board.Tags()["scalars"]
+    )
+    model, _ = load_model(tmp_path / "run", "last", "cpu")
+    with safe_open(tmp_path / "run/last.safetensors", "pt") as file:
+        assert set(file.keys()) == set(model.state_dict())
+    assert not list(tmp_path.glob("run/.*"))
+
+
+def test_shuffled_training_labels_come_out_at_chance(tmp_path: Path) -> None:
+    run_on(moving_dot(160, shuffle_labels=True), tmp_path / "run")
+    assert evaluate(tmp_path / "run", moving_dot(120, seed=1)).top1 < 0.45
+
+
+def test_the_same_configuration_gives_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
+    short = TRAIN.model_copy(update={"epochs": 3})
+    for name, config in (("a", short), ("b", short), ("c", short.model_copy(update={"seed": 1}))):
+        torch.rand(3)  # What was drawn before does not matter.
+        run_on(moving_dot(80), tmp_path / name, config=config)
+    best, last = (
+        [(tmp_path / n / f).read_bytes() for n in "abc"]
+        for f in ("best.safetensors", "last.safetensors")
+    )
+    assert best[0] == best[1]
+    assert last[0] == last[1]
+    assert last[0] != last[2]
+
+
+def test_training_leaves_the_callers_random_numbers_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run_on(moving_dot(80), tmp_path / "run", config=TRAIN.model_copy(update={"epochs": 1}))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_failed_and_unlabelled_rows_are_never_trained_on(tmp_path: Path) -> None:
+    store = moving_dot(120)
+    poisoned = np.arange(0, 120, 5)
+    store.semantic[poisoned] = np.nan
+    store.status[poisoned[::2]] = 2
+    store.label[poisoned[1::2]] = -1
+    config = TRAIN.model_copy(update={"epochs": 1, "holdout": 0.0})
+    summary = run_on(store, tmp_path / "run", config=config)
+    assert summary.rows == 120 - len(poisoned)
+    assert np.isfinite(summary.train_loss)
+
+
+def test_a_split_named_by_the_user_chooses_the_checkpoint(tmp_path: Path) -> None:
+    config = TRAIN.model_copy(update={"epochs": 2})
+    other = moving_dot(40, seed=3, split="validation")
+    summary = train(moving_dot(80), MODEL, config, tmp_path / "run", resolved={}, selection=other)
+    assert (summary.rows, summary.holdout_rows) == (80, 40)
+    assert json.loads((tmp_path / "run/run.json").read_text())["holdout"]["split"] == "validation"
+    other.identity = {"keep": "mean"}
+    with pytest.raises(TcaError, match="keep: expected 'frames', found 'mean'"):
+        train(moving_dot(80), MODEL, config, tmp_path / "b", resolved={}, selection=other)
+
+
+def test_without_a_holdout_the_last_checkpoint_is_the_best(tmp_path: Path) -> None:
+    config = TRAIN.model_copy(update={"epochs": 2, "holdout": 0.0, "patience": 1})
+    summary = run_on(moving_dot(80), tmp_path / "run", config=config)
+    assert (summary.rows, summary.best_epoch, summary.holdout_top1) == (80, 2, None)
+    contents = [(tmp_path / f"run/{name}.safetensors").read_bytes() for name in ("best", "last")]
+    assert contents[0] == contents[1]
+
+
+def test_training_stops_when_the_holdout_no_longer_improves(tmp_path: Path) -> None:
+    config = TRAIN.model_copy(update={"epochs": 200, "patience": 2})
+    assert run_on(moving_dot(80), tmp_path / "run", config=config).epochs < 200
+
+
+def test_a_loss_that_is_not_a_number_stops_with_the_remedy(tmp_path: Path) -> None:
+    store = moving_dot(80)
+    store.motion[:] = np.inf
+    with pytest.raises(TcaError, match=r"the loss is nan in epoch 1.*lower train\.lr"):
+        run_on(store, tmp_path / "run")
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+    empty = moving_dot(40)
+    empty.status[:] = 255
+    with pytest.raises(TcaError, match="no row has been extracted"):
+        run_on(empty, tmp_path / "a")
+    unlabelled = moving_dot(40)
+    unlabelled.label[:] = -1
+    with pytest.raises(TcaError, match="no row has a label"):
+        run_on(unlabelled, tmp_path / "b")
+    single = moving_dot(40)
+    single.label[:] = 2
+    with pytest.raises(TcaError, match="hold 1 class"):
+        run_on(single, tmp_path / "c")
+    with pytest.raises(TcaError, match=r"train\.holdout=0\.01 of 40 videos leaves 0"):
+        run_on(moving_dot(40), tmp_path / "d", config=TRAIN.model_copy(update={"holdout": 0.01}))
+    with pytest.raises(UsageError, match="device 'cuda:77' is not here"):
+        run_on(
+            moving_dot(40), tmp_path / "e", config=TRAIN.model_copy(update={"device": "cuda:77"})
+        )
+
+
+def test_a_finished_run_is_not_overwritten_and_an_unfinished_one_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TRAIN.model_copy(update={"epochs": 1})
+    run = new_run_folder(tmp_path, "gasm_cast")
+    assert run.name == "gasm_cast-001"
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GasmCast, "forward", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_on(moving_dot(80), run, config=config)
+    run_on(moving_dot(80), run, config=config)
+    with pytest.raises(TcaError, match="holds a finished run"):
+        run_on(moving_dot(80), run, config=config)
+    assert new_run_folder(tmp_path, "gasm_cast").name == "gasm_cast-002"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("keep me")
+    with pytest.raises(TcaError, match="is not empty and holds no run"):
+        run_on(moving_dot(80), tmp_path / "mine", config=config)
+
+
+def test_cross_validation_scores_every_video_once_without_having_seen_it(tmp_path: Path) -> None:
+    config = TRAIN.model_copy(update={"epochs": 8})
+    summary = cross_validate(moving_dot(120), MODEL, config, 3, tmp_path / "cv", resolved={})
+    assert summary.videos == 120
+    assert summary.mean == pytest.approx(np.mean(summary.folds))
+    assert summary.spread == pytest.approx(np.std(summary.folds))
+    assert summary.mean > 0.8
+    assert json.loads((tmp_path / "cv/folds.json").read_text())["folds"] == summary.folds
+    for number in (1, 2, 3):
+        info = json.loads((tmp_path / f"cv/fold-{number}/run.json").read_text())
+        assert info["rows"] + info["holdout"]["rows"] == 80
+    with pytest.raises(TcaError, match="choose 2 to 30 folds"):
+        cross_validate(moving_dot(120), MODEL, config, 31, tmp_path / "x", resolved={})
