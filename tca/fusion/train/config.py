@@ -13,8 +13,8 @@ class TrainConfig(Section):
     """How a fusion model is trained and which of its checkpoints is the best."""
 
     epochs: int = Field(30, ge=1, description="passes over the training rows")
-    batch_size: int = Field(64, ge=1, description="rows a step")
-    lr: float = Field(3e-4, gt=0, description="highest learning rate of AdamW")
+    batch_size: int = Field(32, ge=1, description="rows a step")
+    lr: float = Field(5e-4, gt=0, description="highest learning rate of AdamW")
     weight_decay: float = Field(
         0.05, ge=0, description="of weight matrices; never of norms, biases, gates"
     )
