@@ -148,5 +148,7 @@ def _keys_at(schema: type[Section], path: tuple[str, ...]) -> list[str]:
             return []
         current = field.annotation
         if isinstance(current, types.UnionType) or typing.get_origin(current) is typing.Union:
-            current = next((a for a in typing.get_args(current) if hasattr(a, "model_fields")), None)
+            current = next(
+                (a for a in typing.get_args(current) if hasattr(a, "model_fields")), None
+            )
     return list(getattr(current, "model_fields", {}))

@@ -165,3 +165,18 @@ def test_bfloat16_autocast_agrees_with_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = model(*inputs)
     assert (rounded.float() - exact).norm() / exact.norm() < 0.05
+
+
+def test_strength_of_a_departure_does_not_depend_on_its_direction() -> None:
+    torch.manual_seed(0)
+    model = build(ModelConfig(variant="concat", **SMALL), FORMS["frames"], 5)
+    readout = model.head.readouts["semantic"]
+    generator = torch.Generator().manual_seed(0)
+    still = torch.randn(1, 1, 36, 48, generator=generator).expand(1, 8, 36, 48)
+    move = torch.zeros(1, 8, 36, 48)
+    move[0, 5, :3] = torch.randn(48, generator=generator)
+    there, opposite = readout(still + move), readout(still - move)
+    strengths = slice(-8 * 4, None)
+    torch.testing.assert_close(there[:, strengths], opposite[:, strengths], atol=1e-3, rtol=1e-3)
+    assert int(there[0, strengths].argmax()) == 5 * 4  # Segment 5, the cell in the corner.
+    assert readout(still)[0, strengths].abs().max() < 1e-3

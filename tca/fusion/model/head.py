@@ -4,7 +4,9 @@ On a few hundred videos the head decides what is learned: an average over all to
 and place, and attention pooling finds spurious ones. So every frame is averaged into a few cells,
 every cell of every segment keeps its own place in a long vector, and one linear classifier reads
 it. What a cell holds is split into its average over the clip and its departures from it: the
-average says where the video was taken, the departures what happened.
+average says where the video was taken, the departures what happened. How strong a departure is,
+whatever its direction, is kept as a feature of its own: it tells where something moved even if its
+look was never seen in training, which no linear reading of the departures can.
 """
 
 from __future__ import annotations
@@ -12,6 +14,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+STRENGTH_SCALE = 20.0
+"""One strength stands among `rank` departures; scaled like this it is heard (docs/model.md)."""
 
 
 class Readout(nn.Module):
@@ -39,7 +45,7 @@ class Readout(nn.Module):
         if segments > 1:
             self.change = nn.Linear(width, rank, bias=False)
             nn.init.orthogonal_(self.change.weight)
-            self.features += segments * count * rank
+            self.features += segments * count * (rank + 1)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (B, features)."""
@@ -47,7 +53,11 @@ class Readout(nn.Module):
         average = pooled.mean(1, keepdim=True)
         parts = [self.static(average).flatten(1)]
         if pooled.shape[1] > 1:
-            parts.append(self.change(pooled - average).flatten(1))
+            departure = pooled - average
+            parts.append(self.change(departure).flatten(1))
+            strength = departure.square().mean(-1).add(1e-6).sqrt()
+            usual = strength.mean((1, 2), keepdim=True)
+            parts.append(STRENGTH_SCALE * (strength / usual - 1).flatten(1))
         return torch.cat(parts, dim=-1)
 
     def _pool(self, tokens: Tensor) -> Tensor:
