@@ -22,7 +22,7 @@ def write_atomic(path: Path, parts: Iterable[Buffer]) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with open(temporary, "wb", buffering=0) as file:
             for part in parts:
                 view = memoryview(part).cast("B")
@@ -35,6 +35,13 @@ def write_atomic(path: Path, parts: Iterable[Buffer]) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise writing_failed(path, error) from None
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -21,7 +21,10 @@ CHECKSUM_BYTES = 4
 
 def checksum(data: bytes | memoryview) -> bytes:
     """Return the CRC32C of `data`, 4 bytes, little-endian."""
-    return int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")
+    # The extension takes only what cannot change while it reads.
+    return int(google_crc32c.value(memoryview(data).toreadonly())).to_bytes(
+        CHECKSUM_BYTES, "little"
+    )
 
 
 def with_checksum(array: Array) -> Iterator[bytes | memoryview]:
@@ -62,13 +65,36 @@ def index_bytes(rows: int) -> int:
     return rows * 16 + CHECKSUM_BYTES
 
 
-def parse_index(data: bytes | memoryview) -> Array | None:
-    """Return the (rows, 2) offsets and lengths, or None if the checksum does not hold."""
-    body, stored = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
-    if checksum(bytes(body)) != bytes(stored):
-        return None
-    return np.frombuffer(body, dtype="<u8").reshape(-1, 2)
+def parse_chunk(data: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """Return the array of a whole-array chunk, read-only.
+
+    Raises:
+        ValueError: the length or the checksum does not hold; the message says which.
+    """
+    expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize + CHECKSUM_BYTES
+    if len(data) != expected:
+        raise ValueError(f"it has {len(data)} bytes instead of {expected}")
+    body = memoryview(data)[:-CHECKSUM_BYTES]
+    if checksum(body) != bytes(data[-CHECKSUM_BYTES:]):
+        raise ValueError("its checksum does not hold")
+    return np.frombuffer(body, dtype=dtype.newbyteorder("<")).reshape(shape)
+
+
+def parse_index(data: memoryview, rows: int) -> Array:
+    """Return the (rows, 2) offsets and lengths at the end of a shard file.
+
+    Raises:
+        ValueError: the file is too short or the index's checksum does not hold.
+    """
+    length = rows * 16 + CHECKSUM_BYTES
+    if len(data) < length:
+        raise ValueError(f"it has {len(data)} bytes, too few for its index")
+    try:
+        return parse_chunk(data[-length:], np.dtype("u8"), (rows, 2))
+    except ValueError as error:
+        raise ValueError(f"its index is damaged ({error})") from None
 
 
 def _any_bit_set(row: Array) -> bool:
-    return bool(row.any())
+    # Bits, not values: zarr-python tells −0.0 from the fill value.
+    return bool(np.frombuffer(row_view(row), np.uint8).any())
