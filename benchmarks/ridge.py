@@ -20,9 +20,9 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tca.cache.store import Store
 
 from tca.cache.layout import differences
+from tca.cache.store import Store
 from tca.console import print_table
 from tca.errors import UsageError
 from tca.fusion.rows import Rows, labelled_rows, split_folds

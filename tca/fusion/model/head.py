@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 STRENGTH_SCALE = 20.0
 """One strength stands among `rank` departures; scaled like this it is heard (docs/model.md)."""
 

@@ -1,0 +1,104 @@
+"""Settings of stage 1; free of torch, so that the command line can read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from tca.config import Section
+
+SPLITS = ("train", "validation", "test")
+
+FRAMES = 16
+"""Sampled frames a video."""
+
+SEGMENTS = 8
+"""Segments a video: pairs of sampled frames."""
+
+
+class DataConfig(Section):
+    """Where the videos and their annotations are; relative paths start at the configuration."""
+
+    videos: Path = Field(
+        Path("videos"), description="folder of videos, searched through all its subfolders"
+    )
+    annotations: dict[Literal["train", "validation", "test"], Path] = Field(
+        default_factory=dict,
+        description="by split: SSv2 JSON, a CSV of video and label, or a folder a class",
+    )
+    labels: Path | None = Field(
+        None,
+        description="class list: JSON (name: index, or a list) or one name a line; without it "
+        "the classes are the sorted names in the train annotations",
+    )
+    answers: Path | None = Field(
+        None, description="labels of a split whose annotations have none: CSV of id;class"
+    )
+    flip: Path | None = Field(
+        None, description="JSON whose left/right table swaps labels under a horizontal flip"
+    )
+
+
+class SemanticConfig(Section):
+    """The frozen image backbone and how much of its output is kept."""
+
+    weights: str = Field(
+        "facebook/dinov3-vitb16-pretrain-lvd1689m",
+        description="hub id, local folder, or random:SEED",
+    )
+    architecture: str = Field(
+        "dinov3_vit", description="transformers model type that random:SEED builds"
+    )
+    sizes: dict[str, Any] = Field(
+        default_factory=dict,
+        description="entries of the transformers configuration that random:SEED changes",
+    )
+    size: int = Field(224, ge=16, description="pixels of the square frame that the backbone sees")
+    keep: Literal["mean", "frames"] = Field(
+        "mean", description="mean: patches averaged over 8 frames; frames: all 8 frames"
+    )
+    pool: int = Field(
+        1, ge=1, description="average the patches pool x pool; must divide the patch grid"
+    )
+
+
+class MotionConfig(Section):
+    """The frozen video backbone."""
+
+    weights: str = Field(
+        "KINETICS400_V1",
+        description="torchvision weights name, local .pth or .safetensors file, or random:SEED",
+    )
+    blocks: tuple[int, int, int, int] = Field(
+        (2, 2, 2, 2), description="residual blocks a stage; R3D-18 has 2, 2, 2, 2"
+    )
+    size: int = Field(112, ge=16, description="pixels of the square frame that the backbone sees")
+
+    @model_validator(mode="after")
+    def _blocks_are_there(self) -> MotionConfig:
+        if min(self.blocks) < 1:
+            raise ValueError("every stage needs at least one block")
+        return self
+
+
+class ExtractConfig(Section):
+    """How videos become rows."""
+
+    geometry: Literal["full", "centre"] = Field(
+        "full",
+        description="full: the whole frame resized to the square; centre: short side to the "
+        "square, centre cut",
+    )
+    min_frames: int = Field(
+        8, ge=1, description="a video that breaks off counts if this many frames came before"
+    )
+    dtype: Literal["float16", "float32"] = Field("float16", description="stored type")
+    batch_size: int = Field(
+        8, ge=1, description="videos the backbones see at once; kept in the store"
+    )
+    threads: int = Field(0, ge=0, description="decoding threads a device; 0: chosen by cores")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto is bfloat16 on GPUs that have it, float32 elsewhere"
+    )
