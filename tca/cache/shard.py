@@ -21,10 +21,9 @@ CHECKSUM_BYTES = 4
 
 def checksum(data: bytes | memoryview) -> bytes:
     """Return the CRC32C of `data`, 4 bytes, little-endian."""
-    # The extension takes only what cannot change while it reads.
-    return int(google_crc32c.value(memoryview(data).toreadonly())).to_bytes(
-        CHECKSUM_BYTES, "little"
-    )
+    # The extension takes bytes and arrays, but no memoryview.
+    found = int(google_crc32c.value(np.frombuffer(data, np.uint8)))
+    return found.to_bytes(CHECKSUM_BYTES, "little")
 
 
 def with_checksum(array: Array) -> Iterator[bytes | memoryview]:
@@ -37,7 +36,7 @@ def with_checksum(array: Array) -> Iterator[bytes | memoryview]:
 def row_view(row: Array) -> memoryview:
     """Return the little-endian bytes of one row without copying where that is possible."""
     row = np.ascontiguousarray(row, dtype=row.dtype.newbyteorder("<"))
-    return memoryview(row.reshape(-1).view(np.uint8))
+    return row.reshape(-1).view(np.uint8).data
 
 
 def shard_parts(rows: Sequence[Array | None]) -> Iterator[bytes | memoryview]:
