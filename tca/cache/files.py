@@ -20,7 +20,7 @@ def write_atomic(path: Path, parts: Iterable[Buffer]) -> None:
     Raises:
         TcaError: disk full, read-only or otherwise not writable; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_path(path)
     try:
         _make_folder(path.parent)
         with open(temporary, "wb", buffering=0) as file:
@@ -32,9 +32,32 @@ def write_atomic(path: Path, parts: Iterable[Buffer]) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
+        raise writing_failed(path, error) from None
+    finally:
+        # Gone by now, unless something failed or Ctrl-C came.
         with suppress(OSError):
             temporary.unlink()
-        raise writing_failed(path, error) from None
+
+
+def remove(path: Path) -> None:
+    """Remove a file and what a killed `write_atomic` of it left; neither need be there.
+
+    Raises:
+        TcaError: the folder cannot be written.
+    """
+    for file in (path, temporary_path(path)):
+        try:
+            file.unlink()
+            sync_folder(file.parent)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise writing_failed(file, error) from None
+
+
+def temporary_path(path: Path) -> Path:
+    """Return the name under which `path` is made; a later attempt takes it over."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 def _make_folder(folder: Path) -> None:
@@ -49,18 +72,26 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems know no such thing and flush names by themselves.
+        if error.errno != errno.EINVAL:
+            raise
     finally:
         os.close(descriptor)
 
 
 def writing_failed(path: Path, error: OSError) -> TcaError:
     """Turn the system's reason into one sentence with the remedy."""
+    writable = "choose a folder that can be written"
     remedy = {
         errno.ENOSPC: "free some space and run the command again: it goes on where it stopped",
         errno.EDQUOT: "raise the quota and run the command again: it goes on where it stopped",
-        errno.EROFS: "choose a folder that can be written",
-        errno.EACCES: "choose a folder that can be written",
-        errno.EPERM: "choose a folder that can be written",
+        errno.EFBIG: "raise the limit on file sizes (ulimit -f) and run the command again",
+        errno.EROFS: writable,
+        errno.EACCES: writable,
+        errno.EPERM: writable,
+        errno.ENOTDIR: writable,
+        errno.EEXIST: writable,
     }.get(error.errno or 0, "look at the disk and run the command again")
     return TcaError(f"cannot write {path}: {error.strerror or error}; {remedy}.")
 
@@ -70,19 +101,46 @@ def sole_writer(store: Path) -> Iterator[None]:
     """Hold the lock beside `store`; the system drops it when the process dies.
 
     Raises:
-        TcaError: another process is writing this store, or the folder is read-only.
+        TcaError: someone is writing this store already, the folder is read-only, or its file
+            system knows no locks.
     """
-    path = store.with_name(store.name + ".lock")
+    # Resolved, so that two names of one store have one lock.
+    store = store.resolve()
+    with locked(store.with_name(store.name + ".lock"), wait=False) as ours:
+        if not ours:
+            raise TcaError(
+                f"{store} is being written by another process; wait for it to end or write "
+                "elsewhere."
+            )
+        yield
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Lock the file `path`, made for this alone, and yield True; False if it is locked already.
+
+    Raises:
+        TcaError: the folder is read-only, or its file system knows no locks.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise writing_failed(path, error) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TcaError(
-                f"another process is writing {store}; wait for it to end or write elsewhere."
-            ) from None
-        yield
+    try:
+        yield _lock(path, descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path, descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise TcaError(
+            f"cannot lock {path}: {error.strerror or error}; write to a file system that has "
+            "locks (Lustre: mount it with -o flock)."
+        ) from None
+    return True

@@ -37,6 +37,11 @@ class Status(IntEnum):
         return self.name.lower().replace("_", " ")
 
 
+def status_words(status: int) -> str:
+    """Return the words for a stored status, which a later tca may have written."""
+    return Status(status).words if status in set(Status) else f"status {status}"
+
+
 @dataclass(frozen=True)
 class Stream:
     """One feature array: `shape` includes the rows, (N, …)."""

@@ -1,6 +1,7 @@
 """Metadata files of a store: read, checked against their sums and against the layout.
 
-The sums lie beside the store: a foreign file inside the group makes zarr-python warn.
+The sums lie beside the store: a foreign file inside the group makes zarr-python warn. One file
+serves all stores of a folder, in the format of `sha256sum`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from tca.cache.files import write_atomic
+from tca.cache.files import locked, write_atomic
 from tca.cache.layout import LAYOUT_VERSION, STREAMS, Stream
 from tca.errors import TcaError
 
-WHOLE_ARRAYS = {"label": np.dtype("i4"), "video": np.dtype("i4"), "view": np.dtype("u1")}
+WHOLE_ARRAYS: dict[str, np.dtype[Any]] = {
+    "label": np.dtype("i4"),
+    "video": np.dtype("i4"),
+    "view": np.dtype("u1"),
+}
 """Arrays of one number a row in a single chunk, written at creation."""
 
 ARRAYS = (*STREAMS, *WHOLE_ARRAYS, "id", "status")
@@ -27,16 +32,25 @@ Metadata = dict[str, dict[str, Any]]
 
 def sums_path(store: Path) -> Path:
     """Return where the sha256 of every metadata file of `store` is written."""
-    return store.with_name(store.name + ".tca.sums")
+    return store.resolve().with_name("tca.sums")
 
 
 def write_sums(store: Path, folder: Path) -> None:
-    """Write the sums of the metadata in `folder`, which is about to become `store`."""
-    lines = [
-        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
-        for name in map(_file, ("", *ARRAYS))
-    ]
-    write_atomic(sums_path(store), ["".join(lines).encode()])
+    """Write the sums of the metadata in `folder`, which is about to become `store`.
+
+    Raises:
+        TcaError: the folder of the store cannot be written or locked.
+    """
+    path = sums_path(store)
+    # Two splits may be made at the same moment; each keeps the other's lines.
+    with locked(path.with_name("tca.sums.lock"), wait=True):
+        sums = _read_sums(path)
+        ours = f"{store.resolve().name}/"
+        sums = {name: digest for name, digest in sums.items() if not name.startswith(ours)}
+        for name in map(_file, ("", *ARRAYS)):
+            sums[ours + name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
+        write_atomic(path, ["".join(lines).encode(errors="surrogateescape")])
 
 
 def read_metadata(store: Path) -> Metadata:
@@ -49,12 +63,13 @@ def read_metadata(store: Path) -> Metadata:
         raise TcaError(f"there is no store at {store}; make it with `tca extract`.")
     if not (store / "zarr.json").is_file():
         raise TcaError(f"{store} is not a store: it has no zarr.json; give the path of a store.")
-    sums = _read_sums(store)
+    sums = _read_sums(sums_path(store))
     metadata: Metadata = {}
     for array in ("", *ARRAYS):
         name = _file(array)
-        data = _read(store / name, "delete the store and extract it again")
-        if sums is not None and hashlib.sha256(data).hexdigest() != sums.get(name):
+        data = _read(store / name, "put the file back or extract the store again")
+        expected = sums.get(f"{store.resolve().name}/{name}")
+        if expected is not None and hashlib.sha256(data).hexdigest() != expected:
             raise TcaError(
                 f"{store / name} has changed since the store was made (its sha256 is not that in "
                 f"{sums_path(store)}); put the file back or extract the store again."
@@ -65,11 +80,11 @@ def read_metadata(store: Path) -> Metadata:
             raise TcaError(f"{store / name} is not JSON; extract the store again.") from None
         if not array:
             _check_version(store, metadata[""])
-            if sums is None:
-                raise TcaError(
-                    f"{sums_path(store)} is missing: a store is moved or copied together with "
-                    "that file; bring it too."
-                )
+        if expected is None:
+            raise TcaError(
+                f"{sums_path(store)} has no sha256 of {store.resolve().name}/{name}: a store is "
+                "moved under its own name and together with its lines of that file; bring them too."
+            )
     return metadata
 
 
@@ -84,10 +99,11 @@ def read_streams(store: Path, metadata: Metadata) -> tuple[dict[str, Stream], in
     for name in STREAMS:
         array = metadata[name]
         shape = tuple(int(size) for size in array["shape"])
-        if array["data_type"] not in FEATURE_TYPES:
+        held = array["attributes"].get("tca_dtype", array["data_type"])
+        if held not in FEATURE_TYPES or held != array["data_type"]:
             raise TcaError(
-                f"{store}: {name} holds {array['data_type']}, which this version of tca does not "
-                f"read; it reads {' and '.join(FEATURE_TYPES)}."
+                f"{store}: {name} holds {held}, which this tca does not read (it reads "
+                f"{' and '.join(FEATURE_TYPES)}); update tca or extract again."
             )
         if _codec_names(array) != _sharded(shape) or _chunks(array) != [rows_per_shard, *shape[1:]]:
             raise TcaError(f"{store}: {name} is not sharded as docs/cache.md says; extract again.")
@@ -111,12 +127,13 @@ def _read(path: Path, remedy: str) -> bytes:
         raise reading_failed(path, error, remedy) from None
 
 
-def _read_sums(store: Path) -> dict[str, str] | None:
-    path = sums_path(store)
+def _read_sums(path: Path) -> dict[str, str]:
+    """Return sha256 by file name; of a damaged line nothing that would fit any file."""
     if not path.exists():
-        return None
-    text = _read(path, "make it readable").decode(errors="replace")
-    return {name: digest for digest, _, name in (line.partition("  ") for line in text.split("\n"))}
+        return {}
+    text = _read(path, "make it readable").decode(errors="surrogateescape")
+    parts = (line.partition("  ") for line in text.split("\n"))
+    return {name: digest for digest, _, name in parts if name}
 
 
 def _check_version(store: Path, group: dict[str, Any]) -> None:

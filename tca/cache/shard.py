@@ -15,7 +15,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-ABSENT = np.uint64(2**64 - 1)
+ABSENT = 2**64 - 1
 CHECKSUM_BYTES = 4
 
 
@@ -85,13 +85,13 @@ def parse_index(data: memoryview, rows: int) -> Array:
     Raises:
         ValueError: the file is too short or the index's checksum does not hold.
     """
-    length = rows * 16 + CHECKSUM_BYTES
+    length = index_bytes(rows)
     if len(data) < length:
         raise ValueError(f"it has {len(data)} bytes, too few for its index")
     try:
         return parse_chunk(data[-length:], np.dtype("u8"), (rows, 2))
     except ValueError as error:
-        raise ValueError(f"its index is damaged ({error})") from None
+        raise ValueError(f"the index at its end is damaged ({error})") from None
 
 
 def _any_bit_set(row: Array) -> bool:

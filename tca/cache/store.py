@@ -5,6 +5,7 @@ Nothing here needs zarr-python, which reads the same files many times slower.
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections import OrderedDict
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tca.cache.layout import FeatureShapes, RowTable, Status, Stream
+from tca.cache.layout import FeatureShapes, RowTable, Status, Stream, status_words
 from tca.cache.metadata import WHOLE_ARRAYS, read_metadata, read_streams, reading_failed
 from tca.cache.shard import ABSENT, CHECKSUM_BYTES, Array, checksum, parse_chunk, parse_index
 from tca.errors import TcaError
@@ -60,7 +61,8 @@ class Store:
         }
         self.label, self.video, self.view = (columns[name] for name in ("label", "video", "view"))
         table = self._chunk("id/c/0/0", np.dtype("u1"), (self.rows, width))
-        self.ids = [bytes(row).rstrip(b"\0").decode() for row in table]
+        # A text of fixed width is what numpy calls zero-padded.
+        self.ids = [text.decode() for text in table.view(f"S{width}").ravel().tolist()]
         self.status = self._read_status()
         self._maps: OrderedDict[tuple[str, int], _Shard] = OrderedDict()
         self._lock = Lock()
@@ -120,10 +122,12 @@ class Store:
             raise ValueError(f"out is {out.dtype} {out.shape}, {stream} rows are {what}")
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
             raise IndexError(f"rows {rows.min()} to {rows.max()} of a store of {self.rows}")
-        for row in rows[self.status[rows] != Status.OK]:
+        bad = rows[self.status[rows] != Status.OK]
+        if len(bad):
+            row = int(bad[0])
             raise TcaError(
                 f"row {row} (id {self.ids[row]}) of {self.path} has no features: "
-                f"{Status(self.status[row]).words}; read rows of status ok only."
+                f"{status_words(int(self.status[row]))}; read rows of status ok only."
             )
         for place in np.argsort(rows, kind="stable"):
             row = int(rows[place])
@@ -132,7 +136,32 @@ class Store:
                 self._shard(stream, number).copy(inside, out[place])
             except ValueError as error:
                 raise self._damaged(stream, row, str(error)) from None
+            except OSError as error:
+                remedy = _REMEDIES.get(error.errno or 0, "look at the disk and try again")
+                file = self.path / shard_file(self, stream, number)
+                raise reading_failed(file, error, remedy) from None
         return out
+
+    def shard_status(self, shard: int) -> Array | None:
+        """Return the statuses of one shard, (rows_per_shard,), as they are on disk now.
+
+        None if the shard is not committed.
+
+        Raises:
+            TcaError: they cannot be read or are damaged.
+        """
+        path = self.path / status_file(shard)
+        try:
+            return parse_chunk(path.read_bytes(), np.dtype("u1"), (self.rows_per_shard,))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise reading_failed(path, error, "make it readable") from None
+        except ValueError as error:
+            raise TcaError(
+                f"{path}, the status of shard {shard}, is damaged: {error}; delete that file and "
+                "extract again: that shard alone is redone."
+            ) from None
 
     def _shard(self, stream: str, number: int) -> _Shard:
         """Return a mapped shard, dropping the one unused for longest when there are many."""
@@ -150,7 +179,7 @@ class Store:
     def _damaged(self, stream: str, row: int, reason: str) -> TcaError:
         shard = row // self.rows_per_shard
         return TcaError(
-            f"row {row} (id {self.ids[row]}) of {self.path} cannot be read: its shard "
+            f"row {row} (id {self.ids[row]}) of {self.path} cannot be read: "
             f"{shard_file(self, stream, shard)} is damaged: {reason}; delete "
             f"{self.path / status_file(shard)} and extract again: that shard alone is redone."
         )
@@ -167,19 +196,18 @@ class Store:
     def _read_status(self) -> Array:
         status = np.full(self.shards * self.rows_per_shard, Status.NOT_EXTRACTED, dtype=np.uint8)
         for shard, part in enumerate(status.reshape(-1, self.rows_per_shard)):
-            path = self.path / status_file(shard)
-            try:
-                part[:] = parse_chunk(path.read_bytes(), status.dtype, part.shape)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise reading_failed(path, error, "make it readable") from None
-            except ValueError as error:
-                raise TcaError(
-                    f"the status of shard {shard} is damaged, {path}: {error}; delete that file "
-                    "and extract again: that shard alone is redone."
-                ) from None
+            found = self.shard_status(shard)
+            if found is not None:
+                part[:] = found
         return status[: self.rows]
+
+
+_REMEDIES = {
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "raise the limit on open files (ulimit -n)",
+    errno.EACCES: "make it readable",
+    errno.ENOMEM: "free some memory",
+}
 
 
 def shard_file(store: Store, stream: str, shard: int) -> str:
@@ -196,12 +224,17 @@ class _Shard:
     """One mapped shard file. Unmapped when the last reader lets go of it."""
 
     def __init__(self, path: Path, rows: int) -> None:
+        """Map the file at `path`.
+
+        Raises:
+            ValueError: the file is missing, empty, or has no sound index.
+            OSError: the system does not let us; the file may be sound.
+        """
         try:
             with open(path, "rb") as file:
-                # An empty file cannot be mapped; mapping nothing is an error of its own.
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise ValueError(error.strerror or str(error)) from None
+        except FileNotFoundError:
+            raise ValueError("the file is missing") from None
         self._data = memoryview(self._map)
         self._index = parse_index(self._data, rows)
 
@@ -214,14 +247,15 @@ class _Shard:
         # Touching a page behind the end of the file would kill the process.
         if self._map.size() < len(self._data):
             raise ValueError(f"it was shortened to {self._map.size()} bytes")
-        offset, length = self._index[row]
-        if offset == ABSENT and length == ABSENT:
+        offset, length = (int(word) for word in self._index[row])
+        if offset == length == ABSENT:
+            # The row was all zeros: Zarr leaves the fill value out.
             out[...] = 0
             return
-        if length != out.nbytes + CHECKSUM_BYTES or offset > len(self._data) - int(length):
+        if length != out.nbytes + CHECKSUM_BYTES or offset + length > len(self._data):
             raise ValueError("its index does not fit the shape of the rows")
-        end = int(offset) + out.nbytes
-        body = self._data[int(offset) : end]
+        end = offset + out.nbytes
+        body = self._data[offset:end]
         if checksum(body) != self._data[end : end + CHECKSUM_BYTES]:
             raise ValueError("the row's checksum does not hold")
         out[...] = np.frombuffer(body, dtype=out.dtype.newbyteorder("<")).reshape(out.shape)
