@@ -1,4 +1,4 @@
-"""Which device stage 2 computes on, and in which precision."""
+"""Which device the networks run on, and in which precision; both stages ask here."""
 
 from __future__ import annotations
 

@@ -102,3 +102,12 @@ class ExtractConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto is bfloat16 on GPUs that have it, float32 elsewhere"
     )
+
+
+class Stage1Config(Section):
+    """All settings of stage 1."""
+
+    data: DataConfig = Field(DataConfig(), description="videos and annotations")
+    semantic: SemanticConfig = Field(SemanticConfig(), description="the image backbone")
+    motion: MotionConfig = Field(MotionConfig(), description="the video backbone")
+    extract: ExtractConfig = Field(ExtractConfig(), description="how videos become rows")

@@ -23,7 +23,7 @@ from tca.cache.loader import Batch, Loader
 from tca.cache.store import Store
 from tca.console import ProgressLine, note
 from tca.errors import TcaError
-from tca.fusion.device import autocast, choose_device
+from tca.device import autocast, choose_device
 from tca.fusion.inputs import batch_inputs
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.gasm_cast import GasmCast

@@ -1,0 +1,111 @@
+"""Both backbones on one device: what a batch of decoded videos becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tca.device import autocast
+from tca.errors import UsageError
+from tca.extract.backbones.motion import MotionBackbone
+from tca.extract.backbones.semantic import SemanticBackbone
+from tca.extract.config import SEGMENTS, MotionConfig, SemanticConfig
+
+
+@dataclass(frozen=True)
+class Backbones:
+    """The semantic and the motion backbone, and what is kept of the former.
+
+    Attributes:
+        semantic: the image backbone.
+        motion: the video backbone.
+        keep: "mean" over the 8 frames, or "frames".
+        pool: patches are averaged pool x pool.
+    """
+
+    semantic: SemanticBackbone
+    motion: MotionBackbone
+    keep: str
+    pool: int
+
+    @classmethod
+    def load(cls, semantic: SemanticConfig, motion: MotionConfig, folder: Path) -> Backbones:
+        """Load both on the CPU; relative paths start at `folder`.
+
+        Raises:
+            TcaError, UsageError: as the backbones' own `load`, or a pool that does not divide the
+                grid.
+        """
+        backbone = SemanticBackbone.load(semantic, folder)
+        if any(side % semantic.pool for side in backbone.grid):
+            raise UsageError(
+                f"semantic.pool={semantic.pool} does not divide the grid of "
+                f"{backbone.grid[0]}x{backbone.grid[1]} patches; choose a divisor."
+            )
+        return cls(backbone, MotionBackbone.load(motion, folder), semantic.keep, semantic.pool)
+
+    def to(self, device: torch.device) -> Backbones:
+        """Move both to `device`, in the memory order that its convolutions like."""
+        self.semantic.to(device)
+        self.motion.to(device)
+        if device.type == "cuda":
+            self.motion.to(memory_format=torch.channels_last_3d)
+        return self
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches (vertically, horizontally) that are kept."""
+        height, width = self.semantic.grid
+        return height // self.pool, width // self.pool
+
+    @property
+    def row_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one row of each stream."""
+        patches = (self.grid[0] * self.grid[1], self.semantic.width)
+        return {
+            "semantic": patches if self.keep == "mean" else (SEGMENTS, *patches),
+            "motion": (self.motion.segments, self.motion.width),
+        }
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the features, as JSON."""
+        semantic = self.semantic.identity | {"keep": self.keep, "pool": self.pool}
+        return {"semantic": semantic, "motion": self.motion.identity}
+
+    @torch.inference_mode()
+    def __call__(self, frames: Tensor, clips: Tensor, precision: str) -> dict[str, Tensor]:
+        """Return the rows of a batch of videos.
+
+        Args:
+            frames: (B, 8, 3, S, S) uint8, the first frame of every segment.
+            clips: (B, 16, 3, s, s) uint8, all sampled frames.
+            precision: auto, float32 or bfloat16.
+
+        Returns:
+            semantic (B, [8,] P, D) and motion (B, 8, 512), float32, on the backbones' device.
+        """
+        device = next(self.semantic.parameters()).device
+        frames = frames.to(device, non_blocking=True)
+        clips = clips.to(device, non_blocking=True)
+        with autocast(device, precision):
+            patches = self.semantic(frames.flatten(0, 1))
+            motion = self.motion(clips)
+        patches = self._pooled(patches)
+        patches = patches.reshape(*frames.shape[:2], *patches.shape[1:])
+        return {
+            "semantic": patches.mean(1) if self.keep == "mean" else patches,
+            "motion": motion,
+        }
+
+    def _pooled(self, patches: Tensor) -> Tensor:
+        if self.pool == 1:
+            return patches
+        count, _, width = patches.shape
+        maps = patches.transpose(1, 2).reshape(count, width, *self.semantic.grid)
+        return F.avg_pool2d(maps, self.pool).flatten(2).transpose(1, 2)

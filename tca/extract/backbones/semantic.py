@@ -1,0 +1,148 @@
+"""What is in a frame: one feature vector a patch, from a frozen image transformer.
+
+Default: DINOv3 ViT-B/16 (Siméoni et al. 2025) as transformers has it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
+
+from tca.errors import TcaError, UsageError
+from tca.extract.backbones.weights import (
+    hub_problem,
+    looks_like_path,
+    random_seed,
+    seeded,
+    state_sha256,
+)
+from tca.extract.config import SemanticConfig
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class SemanticBackbone(nn.Module):
+    """Frames (B, 3, S, S) uint8 to patches (B, P, D) float32.
+
+    The last hidden state after the final norm, without class and register tokens.
+
+    Attributes:
+        architecture: transformers' model type.
+        grid: patches (vertically, horizontally).
+        width: D.
+        mean, std: of the normalisation, for pixels in [0, 1].
+    """
+
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        size: int,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        config = network.config
+        patch = getattr(config, "patch_size", None)
+        if not isinstance(patch, int) or size % patch:
+            raise UsageError(
+                f"semantic.size={size} is no multiple of the {patch}-pixel patches of "
+                f"{config.model_type}."
+            )
+        self.network: nn.Module = network.train(False).requires_grad_(False)
+        self.architecture: str = config.model_type
+        self.size = size
+        self.grid = (size // patch, size // patch)
+        self.width = int(config.hidden_size)
+        self.mean, self.std = tuple(mean), tuple(std)
+        # In pixels of 0 to 255, so that normalising is one subtraction and one division.
+        self.register_buffer("_mean", 255 * torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("_std", 255 * torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    @classmethod
+    def load(cls, config: SemanticConfig, folder: Path) -> SemanticBackbone:
+        """Load the backbone that `config` names; relative local folders start at `folder`.
+
+        Raises:
+            TcaError: gated, unreachable, missing or damaged weights, with the remedy.
+            UsageError: no such architecture, or sizes that do not fit it.
+        """
+        seed = random_seed(config.weights)
+        if seed is not None:
+            return cls(_random(config, seed), config.size)
+        if config.sizes:
+            raise UsageError(
+                "semantic.sizes shapes random weights only; remove it, or set "
+                "semantic.weights=random:SEED."
+            )
+        local = folder / Path(config.weights).expanduser()
+        if looks_like_path(config.weights) and not local.is_dir():
+            raise TcaError(f"there is no folder of weights at {local}; correct semantic.weights.")
+        source = str(local) if local.is_dir() else config.weights
+        try:
+            network = AutoModel.from_pretrained(source, dtype=torch.float32)
+        except (OSError, ValueError, KeyError) as error:
+            if local.is_dir():
+                raise TcaError(
+                    f"{local} cannot be loaded as a transformers model "
+                    f"({_first_line(error)}); it must hold config.json and model.safetensors."
+                ) from None
+            raise hub_problem(config.weights, error) from None
+        return cls(network, config.size, *_normalisation(source))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the features: architecture, weights, size, normalisation."""
+        return {
+            "architecture": self.architecture,
+            "weights_sha256": state_sha256(self.network.state_dict()),
+            "size": self.size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Return the patches of frames, row by row, top left first."""
+        pixels = (frames.float() - self._mean) / self._std
+        tokens: Tensor = self.network(pixel_values=pixels).last_hidden_state
+        # Class and register tokens come first.
+        return tokens[:, tokens.shape[1] - self.grid[0] * self.grid[1] :].float()
+
+
+def _random(config: SemanticConfig, seed: int) -> PreTrainedModel:
+    try:
+        sizes = AutoConfig.for_model(config.architecture, **config.sizes)
+    except ValueError:
+        raise UsageError(
+            f"semantic.architecture={config.architecture!r} is no transformers model type; "
+            "take dinov3_vit, dinov2 or another."
+        ) from None
+    try:
+        with seeded(seed):
+            network: PreTrainedModel = AutoModel.from_config(sizes)  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UsageError(
+            f"semantic.sizes does not fit {config.architecture}: {_first_line(error)}"
+        ) from None
+    return network
+
+
+def _normalisation(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and deviation that came with the weights, else ImageNet's."""
+    try:
+        processor = AutoImageProcessor.from_pretrained(source)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, ImportError, json.JSONDecodeError):
+        return IMAGENET_MEAN, IMAGENET_STD
+    return tuple(processor.image_mean), tuple(processor.image_std)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")

@@ -1,0 +1,86 @@
+"""Why rows failed: kept beside the store, whole whatever happens in between.
+
+A store has room for a status, not for the decoder's words. They are written for each shard before
+the shard is committed, so that a run that is killed and continued lists them all.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tca.cache.files import write_atomic
+from tca.cache.layout import Status
+from tca.cache.store import Store
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One row without features: its number, video id, file ("" if missing) and the reason."""
+
+    row: int
+    id: str
+    file: str
+    reason: str
+
+
+def keep_reasons(store: Path, shard: int, failures: Sequence[Failure]) -> None:
+    """Write the reasons of one shard; called before the shard is committed.
+
+    Raises:
+        TcaError: disk full or not writable.
+    """
+    path = _reasons(store, shard)
+    if failures:
+        text = json.dumps([asdict(failure) for failure in failures], ensure_ascii=False)
+        write_atomic(path, [text.encode()])
+    else:
+        path.unlink(missing_ok=True)
+
+
+def report_failures(store: Store) -> Path | None:
+    """Write `STORE.failures.csv`, a line a failed row, and return its path; None without failures.
+
+    Raises:
+        TcaError: disk full or not writable.
+    """
+    report = store.path.with_name(store.path.name + ".failures.csv")
+    failed = [
+        row
+        for row, status in enumerate(store.status.tolist())
+        if status not in (Status.OK, Status.NOT_EXTRACTED)
+    ]
+    if not failed:
+        report.unlink(missing_ok=True)
+        return None
+    known = {
+        failure.row: failure
+        for shard in sorted({row // store.rows_per_shard for row in failed})
+        for failure in _read(_reasons(store.path, shard))
+    }
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(["row", "id", "view", "status", "reason", "file"])
+    for row in failed:
+        words = Status(store.status[row]).words
+        failure = known.get(row) or Failure(row, store.ids[row], "", "")
+        table.writerow([row, failure.id, store.view[row], words, failure.reason, failure.file])
+    write_atomic(report, [text.getvalue().encode()])
+    return report
+
+
+def _reasons(store: Path, shard: int) -> Path:
+    return store.with_name(store.name + ".failures") / f"{shard:06d}.json"
+
+
+def _read(path: Path) -> list[Failure]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [Failure(**entry) for entry in found]
+    except (OSError, ValueError, TypeError):
+        # The statuses are in the store; a lost explanation is no reason to stop.
+        return []
