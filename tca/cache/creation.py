@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,13 @@ def create_store(
         grid: patches (vertically, horizontally) of the semantic stream.
 
     Raises:
-        TcaError: no rows, something there already, an id that is not valid text, or the folder
-            cannot be written.
+        TcaError: no rows, something there already, an id that is not valid text, a class name
+            that occurs twice, or the folder cannot be written.
     """
     _check_table(rows, len(classes))
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise TcaError(f"the class {twice[0]!r} is listed twice; correct the list of classes.")
     if not len(rows):
         raise TcaError(f"{path} would have no rows; look at the annotations of split {split}.")
     if path.exists():

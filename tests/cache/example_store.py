@@ -1,0 +1,118 @@
+"""A small store with every kind of row, and the features it was made of."""
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tca.cache.layout import RowTable, Status, Stream
+from tca.cache.store import Store
+from tca.cache.writer import StoreWriter
+
+IDS = ["röw", "動画", "a b", "x" * 40, "", "🎬"]
+
+
+@dataclass
+class Example:
+    """Fix the settings, then `write` shards; row `i` has the same features in every example."""
+
+    path: Path
+    rows: int = 21
+    rows_per_shard: int = 8
+    failed: dict[int, Status] = field(
+        default_factory=lambda: {3: Status.UNREADABLE, 7: Status.MISSING, 17: Status.TIMED_OUT}
+    )
+    row_shapes: dict[str, tuple[int, ...]] = field(
+        default_factory=lambda: {"semantic": (4, 6), "motion": (8, 5)}
+    )
+    dtypes: dict[str, str] = field(
+        default_factory=lambda: {"semantic": "float16", "motion": "float32"}
+    )
+    classes: tuple[str, ...] = ("push", "pull", "schütteln")
+    identity: dict[str, Any] = field(default_factory=lambda: {"keep": "mean", "size": [224, 224]})
+
+    def __post_init__(self) -> None:
+        rows = np.arange(self.rows)
+        ids = [f"{IDS[row // 2 % len(IDS)]}{row // 2}" for row in rows]
+        self.table = RowTable(
+            ids,
+            (rows // 2 % 4 - 1).astype(np.int32),
+            (rows // 2).astype(np.int32),
+            (rows % 2).astype(np.uint8),
+        )
+        self.status = np.full(self.rows, Status.OK, dtype=np.uint8)
+        for row, status in self.failed.items():
+            self.status[row] = status
+        self.streams: dict[str, Stream] = {}
+        self.features: dict[str, np.ndarray] = {}
+        for number, (name, shape) in enumerate(self.row_shapes.items()):
+            dtype = np.dtype(self.dtypes[name])
+            self.streams[name] = Stream((self.rows, *shape), dtype)
+            made = [np.random.default_rng([number, row]).normal(size=shape) for row in rows]
+            self.features[name] = np.stack(made).astype(dtype)
+            self.features[name][self.status != Status.OK] = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "split": "train",
+            "rows": self.table,
+            "streams": self.streams,
+            "rows_per_shard": self.rows_per_shard,
+            "classes": self.classes,
+            "identity": self.identity,
+            "record": {"tca": "0.1.0"},
+            "grid": (2, 2),
+        }
+
+    def changed(self, **changes: Any) -> dict[str, Any]:
+        """The settings of this example with some fields of the dataclass changed."""
+        return replace(self, **changes).settings
+
+    def writer(self) -> StoreWriter:
+        return StoreWriter.open_or_create(self.path, **self.settings)
+
+    def commit(self, writer: StoreWriter, shard: int) -> None:
+        rows = writer.shard_rows(shard)
+        good = self.status[rows.start : rows.stop] == Status.OK
+        features = {
+            name: [array[row] if ok else None for row, ok in zip(rows, good, strict=True)]
+            for name, array in self.features.items()
+        }
+        writer.commit(shard, features, self.status[rows.start : rows.stop])
+
+    def write(self, *shards: int) -> Store:
+        """Commit these shards, or all that are missing, and open the store."""
+        writer = self.writer()
+        for shard in shards or sorted(set(range(writer.shards)) - writer.committed()):
+            self.commit(writer, shard)
+        return Store.open(self.path)
+
+
+def read_all(path: Path) -> None:
+    """Open a store and read everything there is."""
+    store = Store.open(path)
+    for stream in store.streams:
+        store.read(stream, store.ready())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file under `folder` by name."""
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def open_files(folder: Path) -> list[str]:
+    """Files under `folder` that this process has open, once a descriptor."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        except FileNotFoundError:
+            continue
+    return [name for name in found if name.startswith(str(folder))]

@@ -1,0 +1,194 @@
+"""Damage is an error that names file and row, never wrong numbers and never a dead process."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from example_store import Example, read_all
+
+from tca.cache.metadata import ARRAYS
+from tca.cache.shard import index_bytes
+from tca.cache.store import Store
+from tca.errors import TcaError
+
+WHOLE = ["label/c/0", "id/c/0/0", "video/c/0", "view/c/0", "status/c/1"]
+METADATA = ["zarr.json", *(f"{array}/zarr.json" for array in ARRAYS)]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    example = Example(tmp_path_factory.mktemp("sound") / "train.zarr")
+    example.write()
+    return example
+
+
+@pytest.fixture()
+def path(sound: Example, tmp_path: Path) -> Path:
+    shutil.copytree(sound.path.parent, tmp_path / "cache")
+    return tmp_path / "cache/train.zarr"
+
+
+def flip(file: Path, bit: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(data)
+
+
+def bits_of(size: int, count: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).choice(8 * size, min(count, 8 * size), replace=False)
+
+
+@pytest.fixture(params=[3, pytest.param(60, marks=pytest.mark.long)])
+def count(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *METADATA])
+def test_a_flipped_bit_is_found_at_opening(path: Path, name: str, count: int) -> None:
+    file = path / name
+    whole = file.read_bytes()
+    for bit in bits_of(len(whole), count):
+        flip(file, int(bit))
+        with pytest.raises(TcaError, match=name):
+            Store.open(path)
+        file.write_bytes(whole)
+    read_all(path)
+
+
+def test_a_flipped_bit_in_the_sums_is_found_at_opening(path: Path, count: int) -> None:
+    file = path.parent / "tca.sums"
+    whole = file.read_bytes()
+    for bit in bits_of(len(whole), 4 * count):
+        flip(file, int(bit))
+        with pytest.raises(TcaError, match=r"tca\.sums"):
+            Store.open(path)
+        file.write_bytes(whole)
+    read_all(path)
+
+
+@pytest.mark.parametrize("stream", ["semantic", "motion"])
+def test_a_flipped_bit_in_a_row_hits_that_row_alone(
+    path: Path, sound: Example, stream: str, count: int
+) -> None:
+    # Shard 1 holds rows 8 to 15, all good, of one length.
+    file = path / stream / "c/1" / "/".join("0" * len(sound.row_shapes[stream]))
+    whole = file.read_bytes()
+    length = (len(whole) - index_bytes(8)) // 8
+    for row in (8, 12, 15):
+        for bit in bits_of(length, count, row):
+            flip(file, int(bit) + 8 * length * (row - 8))
+            store = Store.open(path)
+            others = np.setdiff1d(store.ready(), [row])
+            assert np.array_equal(store.read(stream, others), sound.features[stream][others])
+            with pytest.raises(TcaError) as error:
+                store.read(stream, np.arange(8, 16))
+            for part in (f"row {row} ", f"id {store.ids[row]})", f"{stream}/c/1/0/0", "status/c/1"):
+                assert part in str(error.value)
+            file.write_bytes(whole)
+
+
+def test_a_flipped_bit_in_an_index_is_found_at_the_first_read(path: Path, count: int) -> None:
+    file = path / "motion/c/0/0/0"
+    whole = file.read_bytes()
+    start = 8 * (len(whole) - index_bytes(8))
+    for bit in bits_of(index_bytes(8), 5 * count):
+        flip(file, start + int(bit))
+        store = Store.open(path)
+        with pytest.raises(TcaError, match=r"row 1 \(id .+motion/c/0/0/0 is damaged: the index"):
+            store.read("motion", [1])
+        assert len(store.read("motion", [8])) == 1
+        file.write_bytes(whole)
+
+
+CUTS: dict[str, Callable[[bytes], bytes]] = {
+    "without its end": lambda data: data[:-1],
+    "without its beginning": lambda data: data[len(data) // 2 :],
+    "empty": lambda data: b"",
+    "longer": lambda data: data + b"\0",
+    "all zeros": lambda data: bytes(len(data)),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("name", [*WHOLE, "semantic/c/2/0/0"])
+def test_a_file_of_another_length_is_found(
+    path: Path, name: str, cut: Callable[[bytes], bytes]
+) -> None:
+    (path / name).write_bytes(cut((path / name).read_bytes()))
+    with pytest.raises(TcaError, match=name):
+        read_all(path)
+
+
+def test_an_index_that_points_behind_the_end_is_refused(path: Path) -> None:
+    file = path / "semantic/c/1/0/0"
+    file.write_bytes(file.read_bytes()[-index_bytes(8) :])
+    with pytest.raises(TcaError, match=r"row 15 .+ semantic/c/1/0/0 .+ does not fit the shape"):
+        Store.open(path).read("semantic", [15])
+
+
+@pytest.mark.parametrize("name", [*WHOLE[:-1], *METADATA[1:], "motion/c/0/0/0"])
+def test_a_file_that_is_gone_is_found(path: Path, name: str) -> None:
+    (path / name).unlink()
+    with pytest.raises(TcaError, match=name):
+        read_all(path)
+
+
+def test_the_index_of_other_rows_is_refused(path: Path, sound: Example) -> None:
+    # A shard with a sound checksum, but of rows of another shape: put there by someone.
+    other = Example(path.parent / "other.zarr", row_shapes={"semantic": (4, 6), "motion": (8, 4)})
+    other.write()
+    shutil.copy(other.path / "motion/c/1/0/0", path / "motion/c/1/0/0")
+    with pytest.raises(TcaError, match="does not fit the shape"):
+        read_all(path)
+
+
+AFTER_MAPPING = """
+import os, sys
+import numpy as np
+from tca.cache.store import Store
+from tca.errors import TcaError
+store = Store.open(sys.argv[1])
+rows = np.arange(8, 16)
+store.read("semantic", rows)
+size = int(sys.argv[2])
+file = f"{sys.argv[1]}/semantic/c/1/0/0"
+os.truncate(file, size)
+try:
+    store.read("semantic", rows)
+except TcaError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("size", [0, 5000, 9000])
+def test_a_shard_shortened_under_its_map_does_not_kill(tmp_path: Path, size: int) -> None:
+    # Rows larger than a page, so that touching one behind the end would be fatal.
+    shapes = {"semantic": (4, 600), "motion": (8, 5)}
+    path = Example(tmp_path / "train.zarr", row_shapes=shapes).write().path
+    command = [sys.executable, "-c", AFTER_MAPPING, str(path), str(size)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"shortened to {size} bytes" in done.stdout
+    assert "row 8 " in done.stdout
+
+
+def test_too_many_open_files_is_no_damage(path: Path) -> None:
+    import resource
+
+    store = Store.open(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(TcaError, match=r"semantic/c/1/0/0.+ulimit -n") as error:
+            store.read("semantic", [8])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "delete" not in str(error.value)
+    assert len(store.read("semantic", [8])) == 1
