@@ -27,7 +27,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Example:
     return example
 
 
-@pytest.fixture()
+@pytest.fixture
 def path(sound: Example, tmp_path: Path) -> Path:
     shutil.copytree(sound.path.parent, tmp_path / "cache")
     return tmp_path / "cache/train.zarr"

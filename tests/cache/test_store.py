@@ -11,7 +11,7 @@ from tca.cache.store import Store
 from tca.errors import TcaError
 
 
-@pytest.fixture()
+@pytest.fixture
 def example(tmp_path: Path) -> Example:
     return Example(tmp_path / "train.zarr", rows=61)
 
