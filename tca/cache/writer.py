@@ -68,6 +68,9 @@ class StoreWriter:
         found = _description(
             store.split, store.table, store.streams, store.classes, store.identity, store.grid
         )
+        if asked["rows"] != found["rows"]:
+            # Their number says it all.
+            asked["row"] = found["row"] = None
         different = differences(asked, found)
         if different:
             raise TcaError(
@@ -150,9 +153,12 @@ def _description(
                 "classes": list(classes),
                 "grid": grid,
                 "identity": identity,
-                "streams": {n: f"{s.dtype} {s.shape}" for n, s in streams.items()},
-                "id": rows.ids,
-                **{name: getattr(rows, name).tolist() for name in WHOLE_ARRAYS},
+                "streams": {n: f"{s.dtype} {s.row_shape} a row" for n, s in streams.items()},
+                "rows": len(rows),
+                "row": {
+                    "id": rows.ids,
+                    **{name: getattr(rows, name).tolist() for name in WHOLE_ARRAYS},
+                },
             }
         )
     )
