@@ -87,9 +87,9 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return tree
 
 
-def dump_yaml(section: Section) -> str:
-    """Return the section as YAML, in declaration order."""
-    return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+def dump_yaml(tree: Mapping[str, Any]) -> str:
+    """Return a mapping as YAML, in its own order."""
+    return yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True)
 
 
 def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:

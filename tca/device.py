@@ -20,9 +20,7 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
         there = f"{torch.cuda.device_count()} CUDA GPUs" if torch.cuda.is_available() else "no GPU"
-        raise UsageError(
-            f"the device {name!r} is not here ({there}); use device=auto or device=cpu."
-        ) from None
+        raise UsageError(f"the device {name!r} is not here ({there}); use auto or cpu.") from None
     return device
 
 
@@ -32,3 +30,35 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
         precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     )
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def device_names(gpus: str | None, device: str | None) -> list[str]:
+    """Return the torch devices to work on, one worker each.
+
+    Args:
+        gpus: GPU numbers as typed, "0,1".
+        device: one torch device instead. With neither: the first GPU, else the CPU.
+
+    Raises:
+        UsageError: not a list of numbers, or a device that is not here; says what there is.
+    """
+    if gpus is None:
+        return [str(choose_device(device or "auto"))]
+    if device is not None:
+        raise UsageError("--gpus and --device exclude each other; leave one out.")
+    try:
+        numbers = [int(number) for number in gpus.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--gpus {gpus!r} must be GPU numbers with commas between, as 0,1."
+        ) from None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise UsageError(
+            f"--gpus {gpus}: PyTorch {torch.__version__} sees no CUDA GPU on this machine; leave "
+            "--gpus out to work on the CPU."
+        )
+    if len(set(numbers)) < len(numbers) or not all(0 <= number < count for number in numbers):
+        there = ", ".join(f"{n} ({torch.cuda.get_device_name(n)})" for n in range(count))
+        raise UsageError(f"--gpus {gpus}: name each of these at most once: {there}.")
+    return [f"cuda:{number}" for number in numbers]

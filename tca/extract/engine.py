@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -71,7 +71,7 @@ def run_local(
 
 
 def _listen(
-    processes: list[BaseProcess], devices: list[str], messages: Any, report: Report
+    processes: Sequence[BaseProcess], devices: list[str], messages: Any, report: Report
 ) -> None:
     working = set(range(len(processes)))
     while working:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,14 @@ class ExtractSummary:
         """Rate of this call."""
         return self.done / self.seconds if self.done else 0.0
 
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return asdict(self) | {
+            "store": str(self.store),
+            "failures": None if self.failures is None else str(self.failures),
+            "videos_per_second": self.videos_per_second,
+        }
+
 
 def extract(
     split: str,
@@ -101,7 +109,8 @@ def extract(
             _require_room(store, writer, len(annotations.videos) - before)
             if before:
                 note(f"{store} has {before} of {writer.store.rows} rows; going on.")
-            job = Job(store, [v.path for v in annotations.videos], folder, semantic, motion, config)
+            files = [video.path for video in annotations.videos]
+            job = Job(store, files, folder, config)
             with ProgressLine(f"extract {split}", writer.store.rows, "videos", before) as line:
 
                 def report(progress: Progress) -> None:

@@ -26,6 +26,18 @@ def new_run_folder(runs: Path, name: str) -> Path:
     return runs / f"{name}-{number:03d}"
 
 
+def newest_run(runs: Path) -> Path:
+    """Return the run in `runs` that was written last.
+
+    Raises:
+        TcaError: there is none.
+    """
+    infos = sorted(runs.glob("*/run.json"), key=lambda info: info.stat().st_mtime)
+    if not infos:
+        raise TcaError(f"there is no run in {runs}; train one with `tca train-fusion`.")
+    return infos[-1].parent
+
+
 class RunFolder:
     """Names and formats of the files in a run folder.
 

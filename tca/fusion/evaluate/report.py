@@ -29,18 +29,7 @@ def write_report(result: Evaluation) -> list[Path]:
     run, split = result.run, result.split
     names = [score.name for score in result.classes]
     summary = run / f"evaluation-{split}.json"
-    write_json(
-        summary,
-        {
-            "run": run.name,
-            "checkpoint": result.checkpoint,
-            "split": split,
-            "videos": result.videos,
-            "top1": result.top1,
-            "top5": result.top5,
-            "classes": [vars(score) for score in result.classes],
-        },
-    )
+    write_json(summary, result.to_json())
     table = _csv(
         run / f"classes-{split}.csv",
         ["class", "videos", "precision", "recall", "f1"],

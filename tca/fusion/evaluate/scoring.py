@@ -18,8 +18,8 @@ from sklearn.metrics import (
 from tca.cache.layout import FeatureShapes, differences
 from tca.cache.loader import Loader
 from tca.cache.store import Store
-from tca.errors import TcaError
 from tca.device import autocast, choose_device
+from tca.errors import TcaError
 from tca.fusion.inputs import batch_inputs
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.gasm_cast import GasmCast
@@ -70,6 +70,18 @@ class Evaluation:
     ids: list[str]
     label: np.ndarray[Any, Any]
     probability: np.ndarray[Any, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the scores, overall and by class, as JSON."""
+        return {
+            "run": self.run.name,
+            "checkpoint": self.checkpoint,
+            "split": self.split,
+            "videos": self.videos,
+            "top1": self.top1,
+            "top5": self.top5,
+            "classes": [vars(score) for score in self.classes],
+        }
 
 
 def load_model(

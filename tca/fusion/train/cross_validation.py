@@ -28,6 +28,10 @@ class FoldSummary:
     spread: float
     videos: int
 
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return vars(self) | {"run": str(self.run)}
+
 
 def cross_validate(
     store: Store,
@@ -57,5 +61,5 @@ def cross_validate(
         scores.append(result.top1)
         videos += result.videos
     summary = FoldSummary(run, scores, float(np.mean(scores)), float(np.std(scores)), videos)
-    write_json(run / "folds.json", vars(summary) | {"run": run.name})
+    write_json(run / "folds.json", summary.to_json() | {"run": run.name})
     return summary

@@ -22,8 +22,8 @@ from tca.cache.layout import differences
 from tca.cache.loader import Batch, Loader
 from tca.cache.store import Store
 from tca.console import ProgressLine, note
-from tca.errors import TcaError
 from tca.device import autocast, choose_device
+from tca.errors import TcaError
 from tca.fusion.inputs import batch_inputs
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.gasm_cast import GasmCast
@@ -53,6 +53,10 @@ class TrainSummary:
     train_loss: float
     holdout_top1: float | None
     seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return vars(self) | {"run": str(self.run)}
 
 
 def train(

@@ -1,0 +1,101 @@
+"""The command line: one module a command; each parses, calls and prints, with no logic of its own.
+
+Commands are imported when they are called, and each imports what it needs inside, so that
+`tca --help` answers without loading torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+import tca
+from tca.errors import TcaError
+
+COMMANDS = {
+    "init": "Write a tca.yaml for a data set, recognising its layout.",
+    "demo": "Render a small data set and run the whole job on it, on a CPU.",
+    "data": "Look at a data set before extracting it.",
+    "extract": "Decode each video once and cache its features.",
+    "cache": "Look at stores.",
+    "train-fusion": "Train a fusion model on cached features.",
+    "evaluate": "Score a run on a split.",
+}
+
+
+class _Commands(click.Group):
+    """Commands by name; their modules are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"tca.cli.{name.replace('-', '_')}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(tca.__version__, prog_name="tca")
+def tca_command() -> None:
+    """Cache frozen video features once, train fusion models on them in minutes.
+
+    \b
+    A first look:            tca demo
+    Your own data:           tca init --data FOLDER
+                             tca extract --split train
+                             tca extract --split validation
+                             tca train-fusion
+                             tca evaluate
+    """
+
+
+def main() -> None:
+    """Run the command line; exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    try:
+        tca_command.main(arguments, prog_name="tca", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; run the same command again to go on.", err=True)
+        return 130
+    except TcaError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe has left; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def quiet_libraries() -> None:
+    """Stop the libraries below from drawing bars and warnings of their own into ours."""
+    # Set before they are imported; a user who wants to see them sets them himself.
+    settings: dict[str, Any] = {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,86 @@
+"""`tca extract`: annotations and videos in, stores out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tca.cli import quiet_libraries
+from tca.cli.project import load_project, project_options, split_choice
+
+
+@click.command("extract")
+@project_options
+@click.option(
+    "--split",
+    "splits",
+    type=split_choice,
+    multiple=True,
+    help="Split to extract; may be repeated.  [default: every split with annotations]",
+)
+@click.option("--gpus", help="GPUs to use, one process each, for example 0,1.")
+@click.option("--device", help="A torch device instead, for example cpu.")
+@click.option("--allow-missing", is_flag=True, help="Go on if videos are missing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    splits: tuple[str, ...],
+    gpus: str | None,
+    device: str | None,
+    allow_missing: bool,
+    as_json: bool,
+) -> None:
+    """Decode each video once, run both frozen backbones and cache the features.
+
+    A run that was stopped or killed goes on where it was: run the same command again. Videos that
+    cannot be read cost their row, never the run; they are listed beside the store.
+
+    \b
+    Examples:
+      tca extract --split train --gpus 0,1
+      tca extract --split validation --allow-missing semantic.keep=frames semantic.pool=2
+    """
+    quiet_libraries()
+    from tca.console import duration, print_json, print_table
+    from tca.device import device_names
+    from tca.errors import UsageError
+    from tca.extract.run import extract
+
+    project, folder = load_project(config, overrides)
+    wanted = splits or tuple(project.data.annotations)
+    if not wanted:
+        raise UsageError(
+            "no split has annotations; name a file in data.annotations of the configuration."
+        )
+    devices = device_names(gpus, device)
+    summaries = [
+        extract(
+            split,
+            project.store(split),
+            project,
+            devices=devices,
+            folder=folder,
+            allow_missing=allow_missing,
+        )
+        for split in dict.fromkeys(wanted)
+    ]
+    if as_json:
+        print_json([summary.to_json() for summary in summaries])
+        return
+    for summary in summaries:
+        counts = ", ".join(f"{count} {name}" for name, count in summary.status.items())
+        slowest = max(summary.busy, key=lambda step: summary.busy[step])
+        rows: list[tuple[str, object]] = [("rows", f"{summary.rows}: {counts}")]
+        if summary.done:
+            rows += [
+                ("made now", f"{summary.done} in {duration(summary.seconds)}"),
+                ("videos/s", f"{summary.videos_per_second:.2f}"),
+                ("slowest step", slowest),
+            ]
+        else:
+            rows.append(("made now", "none: all were there"))
+        if summary.failures is not None:
+            rows.append(("failures", summary.failures))
+        print_table(f"{summary.split}: {summary.store}", ["", ""], rows)

@@ -1,0 +1,31 @@
+"""`tca init`: a configuration for a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tca.cli.project import CONFIG_FILE, write_project
+
+
+@click.command("init")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the data set: SSv2's layout, or a folder a class for each split.",
+)
+@click.option("--force", is_flag=True, help=f"Replace a {CONFIG_FILE} that is there.")
+def command(data: Path, force: bool) -> None:
+    """Write a tca.yaml here that names the videos and annotations found in a folder.
+
+    \b
+    Example:
+      tca init --data /data/something-something-v2
+    """
+    from tca.console import note
+
+    project = write_project(Path(CONFIG_FILE), data, force)
+    splits = ", ".join(project.data.annotations)
+    note(f"{CONFIG_FILE} written: {splits} of {data}. Next: tca data check")

@@ -1,0 +1,154 @@
+"""The whole of a `tca.yaml`: every component's settings, and where stores and runs lie.
+
+Relative paths in it start at its folder, so that commands work from anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic import Field, field_validator
+
+from tca.cache.files import write_atomic
+from tca.config import dump_yaml, load_config
+from tca.errors import UsageError
+from tca.extract.config import SPLITS, DataConfig, Stage1Config
+from tca.fusion.model.config import ModelConfig
+from tca.fusion.train.config import TrainConfig
+
+CONFIG_FILE = "tca.yaml"
+
+
+class Project(Stage1Config):
+    """Settings of both stages and the places of what they make."""
+
+    model: ModelConfig = Field(ModelConfig(), description="the fusion model")
+    train: TrainConfig = Field(TrainConfig(), description="how it is trained")
+    stores: str = Field(
+        "cache/{split}.zarr", description="path of a store; {split} is replaced by the split"
+    )
+    runs: Path = Field(Path("runs"), description="folder of run folders")
+
+    @field_validator("stores")
+    @classmethod
+    def _names_the_split(cls, value: str) -> str:
+        if "{split}" not in value:
+            raise ValueError("it must contain {split}, or all splits would share one store")
+        return value
+
+    def store(self, split: str) -> Path:
+        """Return the path of one split's store."""
+        return Path(self.stores.replace("{split}", split))
+
+
+def load_project(file: Path | None, overrides: Iterable[str]) -> tuple[Project, Path]:
+    """Read `file`, or `tca.yaml` here, and apply overrides.
+
+    Returns:
+        The project, its relative paths turned to start at the file's folder, and that folder.
+
+    Raises:
+        UsageError: no such file, or something in it that the schema does not allow.
+    """
+    if file is None:
+        file = Path(CONFIG_FILE)
+        if not file.is_file():
+            raise UsageError(
+                "there is no tca.yaml here; write one with `tca init --data FOLDER`, or name one "
+                "with --config FILE."
+            )
+    project = load_config(Project, file, overrides)
+    return _anchored(project, file.parent), file.parent
+
+
+def resolved(project: Project) -> dict[str, Any]:
+    """Return every setting as JSON, paths absolute: what repeats a run from anywhere."""
+    return _anchored(project, Path.cwd()).model_dump(mode="json")
+
+
+def _anchored(project: Project, folder: Path) -> Project:
+    data = project.data
+    paths: dict[str, Any] = {
+        name: None if path is None else folder / path.expanduser()
+        for name, path in {
+            "videos": data.videos,
+            "labels": data.labels,
+            "answers": data.answers,
+            "flip": data.flip,
+        }.items()
+    }
+    paths["annotations"] = {
+        split: folder / path.expanduser() for split, path in data.annotations.items()
+    }
+    return project.model_copy(
+        update={
+            "data": DataConfig(**paths),
+            "stores": str(folder / Path(project.stores).expanduser()),
+            "runs": folder / project.runs.expanduser(),
+        }
+    )
+
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+
+def project_options(command: CommandT) -> CommandT:
+    """Add `--config FILE` and `section.key=value` overrides to a command."""
+    command = click.option(
+        "--config",
+        "config",
+        type=click.Path(path_type=Path),
+        help="Configuration file.  [default: ./tca.yaml]",
+    )(command)
+    return click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")(command)
+
+
+split_choice = click.Choice(SPLITS)
+
+
+def write_project(file: Path, data: Path, force: bool) -> Project:
+    """Write a configuration for the data set in the folder `data` and return it.
+
+    Raises:
+        UsageError: nothing recognised there, or a configuration is there already.
+        TcaError: the file cannot be written.
+    """
+    if file.exists() and not force:
+        raise UsageError(f"{file} is there already; edit it, or replace it with --force.")
+    from tca.extract.recognise import recognise
+
+    found = recognise(data)
+    base = file.absolute().parent
+
+    def shown(path: Path) -> str:
+        path = path.absolute()
+        return str(path.relative_to(base) if path.is_relative_to(base) else path)
+
+    places: dict[str, Any] = {"videos": shown(found.videos)}
+    for name, path in (("labels", found.labels), ("answers", found.answers), ("flip", found.flip)):
+        if path is not None:
+            places[name] = shown(path)
+    places["annotations"] = {split: shown(path) for split, path in found.annotations.items()}
+    text = _TEMPLATE.format(data=dump_yaml({"data": places}))
+    write_atomic(file, [text.encode()])
+    return load_project(file, ())[0]
+
+
+_TEMPLATE = """\
+# What tca works on. Relative paths start at this file's folder; anything can also be set on the
+# command line, as in `tca train-fusion train.epochs=10`. All keys: configs/all.yaml in the project.
+{data}
+semantic:                # what is in a frame
+  weights: facebook/dinov3-vitb16-pretrain-lvd1689m   # hub id, local folder, or random:SEED
+  keep: mean             # mean: 196x768 a video; frames: 8x196x768, knows the order of things
+  pool: 1                # 2 averages patches 2x2: a quarter of the bytes
+
+motion:                  # how it moves
+  weights: KINETICS400_V1   # torchvision name, local file, or random:SEED
+
+stores: cache/{{split}}.zarr
+runs: runs
+"""
