@@ -1,5 +1,7 @@
 """Any Zarr client reads the store, complete or not."""
 
+import re
+import subprocess
 import warnings
 from pathlib import Path
 
@@ -87,3 +89,28 @@ def test_the_group_says_what_it_is(tmp_path: Path) -> None:
             codecs = codecs[0]["configuration"]["codecs"]
         assert [codec["name"] for codec in codecs] == ["bytes", "crc32c"]
         assert array["fill_value"] == (Status.NOT_EXTRACTED if name == "status" else 0)
+
+
+def test_the_snippets_of_the_documentation_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[2] / "docs/cache.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(snippets) == 2
+    example = Example(tmp_path / "cache/train.zarr")
+    example.write()
+    monkeypatch.chdir(tmp_path)
+    for snippet in snippets:
+        exec(snippet, {})
+    assert capsys.readouterr().out == "push 動画1 (4, 4, 6)\n(8, 5)\n"
+
+
+def test_sha256sum_checks_the_sums(tmp_path: Path) -> None:
+    Example(tmp_path / "train.zarr").writer()
+    command = ["sha256sum", "--check", "--quiet", "--strict", "tca.sums"]
+    try:
+        subprocess.run(command, cwd=tmp_path, check=True)
+    except FileNotFoundError:
+        pytest.skip("needs sha256sum")
+    (tmp_path / "train.zarr/zarr.json").write_text("{}")
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode != 0
