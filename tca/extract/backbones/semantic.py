@@ -23,6 +23,15 @@ from tca.extract.backbones.weights import (
 )
 from tca.extract.config import SemanticConfig
 
+DINOV3_VITB16 = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_register_tokens": 4,
+}
+"""Where the published ViT-B/16 differs from the defaults of transformers' DINOv3ViTConfig."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -119,7 +128,8 @@ class SemanticBackbone(nn.Module):
 
 def _random(config: SemanticConfig, seed: int) -> PreTrainedModel:
     try:
-        sizes = AutoConfig.for_model(config.architecture, **config.sizes)
+        published = DINOV3_VITB16 if config.architecture == "dinov3_vit" else {}
+        sizes = AutoConfig.for_model(config.architecture, **(published | config.sizes))
     except ValueError:
         raise UsageError(
             f"semantic.architecture={config.architecture!r} is no transformers model type; "

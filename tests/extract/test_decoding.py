@@ -1,0 +1,175 @@
+import shutil
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tca.cache.layout import Status
+from tca.extract import decoding
+from tca.extract.decoding import VideoError, decode
+from tca.extract.sampling import frame_indices
+
+needs_ffmpeg = pytest.mark.skipif(
+    shutil.which("ffmpeg") is None, reason="needs the ffmpeg program (Debian package ffmpeg)"
+)
+
+
+def write_video(
+    path: Path, frames: int, size: tuple[int, int] = (64, 48), codec: str = "libvpx-vp9"
+) -> Path:
+    """Frame n is grey with a bright bar that tells n."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=12)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "4", "b": "0"} if codec == "libvpx-vp9" else {}
+        for number in range(frames):
+            picture = np.full((size[1], size[0], 3), 40, dtype=np.uint8)
+            picture[:, : 2 + 2 * (number % 30)] = 200
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def bar(picture: np.ndarray) -> int:
+    """Return the number that `write_video` drew."""
+    return round(((picture[:, :, 1] > 120).sum(1).mean() - 2) / 2)
+
+
+def frames_of_ffmpeg(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Return every frame as the ffmpeg program shows it, (N, H, W, 3)."""
+    command = ["ffmpeg", "-v", "error", "-i", str(path), "-fps_mode", "passthrough"]
+    command += ["-map", "0:v:0", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    raw = subprocess.run(command, capture_output=True, check=False).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, *size, 3)
+
+
+@pytest.mark.parametrize("count", [1, 5, 16, 29])
+def test_the_sampled_frames_are_the_right_ones_by_content(tmp_path: Path, count: int) -> None:
+    clip = decode(write_video(tmp_path / "v.webm", count))
+    assert clip.count == count
+    assert clip.broken is None
+    assert [bar(picture) for picture in clip.frames] == frame_indices(count).tolist()
+    later = decode(tmp_path / "v.webm", offset=0.4)
+    assert [bar(picture) for picture in later.frames] == frame_indices(count, 0.4).tolist()
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gif_vfr.gif",
+        "hevc_10bit.mp4",
+        "mpeg4_audio.avi",
+        "rot90.mov",
+        "tiny_40x30_13frames.mp4",
+        "vp9_webm_no_duration_vfr.webm",
+        "h264_1frame_sar.mp4",
+    ],
+)
+def test_odd_files_give_the_frames_that_ffmpeg_shows(shared: Path, name: str) -> None:
+    path = shared / "data/odd" / name
+    clip = decode(path)
+    theirs = frames_of_ffmpeg(path, clip.frames[0].shape[:2])
+    assert clip.count == len(theirs)
+    for picture, index in zip(clip.frames, frame_indices(len(theirs)), strict=True):
+        difference = np.abs(theirs.astype(np.int16) - picture).mean((1, 2, 3))
+        # Chroma is interpolated otherwise, so not equal, but nearer than any other frame.
+        assert difference[index] == difference.min() < 4
+
+
+@needs_ffmpeg
+def test_gestures_give_the_frames_that_ffmpeg_shows(shared: Path) -> None:
+    path = min((shared / "data/gestures/videos").iterdir())
+    clip = decode(path)
+    theirs = frames_of_ffmpeg(path, clip.frames[0].shape[:2])
+    assert clip.count == len(theirs)
+    assert np.abs(np.stack(clip.frames).astype(int) - theirs[frame_indices(len(theirs))]).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "reason"),
+    [
+        ("audio_only.mp4", Status.UNREADABLE, "no video stream"),
+        ("broken_header.mp4", Status.UNREADABLE, "Invalid data"),
+        ("empty_0byte.webm", Status.EMPTY, "0 bytes"),
+        ("init_only_zero_frames.mp4", Status.EMPTY, "no frame"),
+        ("not_there.mp4", Status.MISSING, "no such file"),
+    ],
+)
+def test_what_gives_no_frames_says_why(
+    shared: Path, name: str, status: Status, reason: str
+) -> None:
+    with pytest.raises(VideoError, match=reason) as caught:
+        decode(shared / "data/odd" / name)
+    assert caught.value.status is status
+
+
+def test_a_video_that_breaks_off_gives_the_frames_before_the_break(shared: Path) -> None:
+    path = shared / "data/odd/corrupted_decode_error.mp4"
+    clip = decode(path)
+    assert clip.count == 30
+    assert "Invalid data" in clip.broken
+    with pytest.raises(VideoError, match="breaks off after 30 frames, 31 are needed"):
+        decode(path, min_frames=31)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.6, 0.9])
+def test_a_truncated_webm_gives_a_clip_or_a_reason(tmp_path: Path, share: float) -> None:
+    whole = write_video(tmp_path / "whole.webm", 40).read_bytes()
+    cut = tmp_path / "cut.webm"
+    cut.write_bytes(whole[: int(share * len(whole))])
+    if share < 0.1:
+        with pytest.raises(VideoError) as caught:
+            decode(cut)
+        assert caught.value.status in (Status.UNREADABLE, Status.EMPTY)
+        return
+    clip = decode(cut, min_frames=1)
+    assert 1 <= clip.count < 40
+    assert [bar(p) for p in clip.frames] == frame_indices(clip.count).tolist()
+
+
+def test_a_long_video_is_decoded_twice_with_the_same_result(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("corrupted_decode_error.mp4", "vp9_webm_no_duration_vfr.webm"):
+        held = decode(shared / "data/odd" / name)
+        with monkeypatch.context() as patch:
+            patch.setattr(decoding, "HELD_BYTES", 5_000_000)
+            twice = decode(shared / "data/odd" / name)
+        assert (held.count, held.broken) == (twice.count, twice.broken)
+        assert all(np.array_equal(a, b) for a, b in zip(held.frames, twice.frames, strict=True))
+
+
+def test_pixel_aspect_follows_the_file_and_its_rotation(shared: Path, tmp_path: Path) -> None:
+    assert decode(shared / "data/odd/h264_1frame_sar.mp4").pixel_aspect == pytest.approx(16 / 9)
+    assert decode(shared / "data/odd/rot90.mov").frames[0].shape == (568, 320, 3)
+    wide = tmp_path / "wide.mp4"
+    with av.open(str(wide), "w") as container:
+        stream = container.add_stream("mpeg4", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)
+        container.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
+        container.mux(stream.encode(None))
+    assert decode(wide).pixel_aspect == pytest.approx(2.0)
+
+
+def test_a_name_is_never_read_as_a_protocol_or_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = write_video(tmp_path / "v.webm", 16).read_bytes()
+    for name in ("concat:a.webm", "-i.webm", "%03d.webm", "ünïcode 視頻.webm", "wrong.txt"):
+        Path(name).write_bytes(source)
+        assert decode(Path(name)).count == 16
+
+
+def test_a_playlist_in_disguise_reaches_no_network(tmp_path: Path) -> None:
+    path = tmp_path / "v.webm"
+    path.write_text("#EXTM3U\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+    with pytest.raises(VideoError) as caught:
+        decode(path)
+    assert caught.value.status is Status.UNREADABLE
