@@ -46,7 +46,6 @@ def write_sums(store: Path, folder: Path) -> None:
     with locked(path.with_name("tca.sums.lock"), wait=True):
         sums = _read_sums(path)
         ours = f"{store.resolve().name}/"
-        sums = {name: digest for name, digest in sums.items() if not name.startswith(ours)}
         for name in map(_file, ("", *ARRAYS)):
             sums[ours + name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
