@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,14 @@ def test_the_sums_are_those_of_sha256sum_for_every_store_of_the_folder(tmp_path:
     Example(tmp_path / "train.zarr", identity={}).writer()
     for name in ("validation.zarr", "train.zarr", "train.zarr.old"):
         Store.open(tmp_path / name)
+
+
+def test_stores_made_at_the_same_moment_keep_each_others_sums(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.zarr" for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda path: Example(path).writer(), paths))
+    for path in paths:
+        Store.open(path)
 
 
 def test_a_store_moved_without_its_sums(example: Example, tmp_path: Path) -> None:
