@@ -103,7 +103,7 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
             self._bar.update(self._task, completed=self.done, note=text)
             return
         now = time.monotonic()
-        if now - self._last_line >= LINE_EVERY_S or self.done >= self.total:
+        if now - self._last_line >= LINE_EVERY_S or (count and self.done >= self.total):
             self._last_line = now
             left = (self.total - self.done) / max(self.rate, 1e-9)
             note(f"{self.what}: {self.done}/{self.total} {text} · {duration(left)} left")

@@ -1,0 +1,207 @@
+"""The pipeline from videos to a store, alone and in several processes."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_decoding import write_video
+
+from tca.cache.files import sole_writer
+from tca.cache.layout import Status
+from tca.cache.store import Store
+from tca.errors import TcaError
+from tca.extract import run as run_module
+from tca.extract import worker
+from tca.extract.backbones.pair import Backbones
+from tca.extract.config import DataConfig, ExtractConfig, MotionConfig, SemanticConfig, Stage1Config
+from tca.extract.decoding import decode
+from tca.extract.geometry import squares
+from tca.extract.run import extract
+
+VIDEOS = 21
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    """21 videos in two classes, one of them truncated, one empty, one missing."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "videos").mkdir()
+    for number in range(VIDEOS):
+        path = write_video(folder / f"videos/{number}.webm", 16 + number)
+        if number == 4:
+            path.write_bytes(path.read_bytes()[:300])
+        if number == 9:
+            path.write_bytes(b"")
+        if number == 15:
+            path.unlink()
+    (folder / "labels.json").write_text(json.dumps({"Something left": "0", "Something right": "1"}))
+    template = ["[Something] left", "[Something] right"]
+    entries = [{"id": str(n), "template": template[n % 2]} for n in range(VIDEOS)]
+    (folder / "train.json").write_text(json.dumps(entries))
+    return DataConfig(
+        videos=folder / "videos",
+        annotations={"train": folder / "train.json"},
+        labels=folder / "labels.json",
+    )
+
+
+def settings(data: DataConfig, **extract_options: object) -> Stage1Config:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return Stage1Config(
+        data=data,
+        semantic=SemanticConfig(
+            weights="random:0", sizes=sizes | {"intermediate_size": 16}, size=32, keep="frames"
+        ),
+        motion=MotionConfig(weights="random:0", blocks=(1, 1, 1, 1), size=16),
+        extract=ExtractConfig(batch_size=3, threads=2, **extract_options),
+    )
+
+
+def run(store: Path, config: Stage1Config, devices: tuple[str, ...] = ("cpu",)):
+    return extract("train", store, config, devices=list(devices), allow_missing=True)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def test_rows_are_what_the_backbones_say_of_the_sampled_frames(
+    data: DataConfig, tmp_path: Path
+) -> None:
+    config = settings(data, dtype="float32")
+    summary = run(tmp_path / "train.zarr", config)
+    assert (summary.rows, summary.done) == (21, 21)
+    assert summary.status == {"ok": 18, "missing": 1, "unreadable": 1, "empty": 1}
+    store = Store.open(tmp_path / "train.zarr")
+    assert store.status[[4, 9, 15]].tolist() == [Status.UNREADABLE, Status.EMPTY, Status.MISSING]
+    assert store.label.tolist() == [n % 2 for n in range(VIDEOS)]
+    assert store.ids == [str(n) for n in range(VIDEOS)]
+    assert store.streams["semantic"].shape == (21, 8, 4, 16)
+    assert store.streams["motion"].shape == (21, 8, 512)
+    backbones = Backbones.load(config.semantic, config.motion, Path())
+    for row in (0, 8, 20):
+        clip = decode(data.videos / f"{row}.webm")
+        features = backbones(
+            squares(clip.frames[::2], 32, "full")[None],
+            squares(clip.frames, 16, "full")[None],
+            "float32",
+        )
+        for name, expected in features.items():
+            found = store.read(name, np.array([row]))
+            np.testing.assert_allclose(found, expected.numpy(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_report_beside_the_store_names_every_failure(data: DataConfig, tmp_path: Path) -> None:
+    summary = run(tmp_path / "train.zarr", settings(data))
+    with open(summary.failures, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["id"], row["status"]) for row in rows] == [
+        ("4", "unreadable"),
+        ("9", "empty"),
+        ("15", "missing"),
+    ]
+    assert all(row["reason"] for row in rows)
+    assert rows[1]["file"] == str(data.videos / "9.webm")
+
+
+def test_a_run_that_was_stopped_goes_on_and_gives_the_same_bytes(
+    data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "whole/train.zarr", settings(data))
+    made: list[int] = []
+    commit = worker._commit
+
+    def stops_after_one(*arguments: object) -> float:
+        if made:
+            raise KeyboardInterrupt
+        made.append(arguments[1])
+        return commit(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "_commit", stops_after_one)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "again/train.zarr", settings(data))
+    half = Store.open(tmp_path / "again/train.zarr")
+    assert 0 < len(half.ready()) < 18
+    summary = run(tmp_path / "again/train.zarr", settings(data))
+    assert summary.done == 21 - 8
+    assert files(tmp_path / "again") == files(tmp_path / "whole")
+    idle = run(tmp_path / "again/train.zarr", settings(data))
+    assert (idle.done, idle.status) == (0, summary.status)
+
+
+def test_several_processes_give_the_same_bytes(data: DataConfig, tmp_path: Path) -> None:
+    # One thread each, as in the other processes: kernels then add up in the same order.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run(tmp_path / "one/train.zarr", settings(data))
+        summary = run(tmp_path / "two/train.zarr", settings(data), ("cpu", "cpu"))
+    finally:
+        torch.set_num_threads(threads)
+    assert summary.done == 21
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_a_worker_that_fails_ends_the_run_with_its_reason(data: DataConfig, tmp_path: Path) -> None:
+    config = settings(data)
+    run(tmp_path / "train.zarr", config)
+    # The other processes cannot write: their folder is a file.
+    status = tmp_path / "train.zarr/status/c"
+    for path in status.iterdir():
+        path.unlink()
+    status.rmdir()
+    status.write_text("in the way")
+    with pytest.raises(TcaError, match=r"cannot (read|write)"):
+        run(tmp_path / "train.zarr", config, ("cpu", "cpu"))
+
+
+def test_what_cannot_start_says_why(
+    data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "train.zarr"
+    with pytest.raises(TcaError, match=r"1 of 21 videos .*--allow-missing"):
+        extract("train", store, settings(data), devices=["cpu"])
+    assert not store.exists()
+    run(store, settings(data))
+    with pytest.raises(TcaError, match="min_frames: expected 4, found 8"):
+        run(store, settings(data, min_frames=4))
+    with sole_writer(store), pytest.raises(TcaError, match="is being written by another process"):
+        run(store, settings(data))
+
+    class Full:
+        free = 1000
+
+    monkeypatch.setattr(run_module.shutil, "disk_usage", lambda _: Full)
+    with pytest.raises(TcaError, match=r"needs .* GB more and 0\.0 GB are free"):
+        run(tmp_path / "other.zarr", settings(data))
+
+
+def test_every_odd_file_gets_features_or_a_reason(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "data/odd"
+    names = sorted(path.name for path in folder.iterdir())
+    table = tmp_path / "train.csv"
+    table.write_text("".join(f"{name},odd\n" for name in names))
+    data = DataConfig(videos=folder, annotations={"train": table})
+    summary = extract("train", tmp_path / "train.zarr", settings(data), devices=["cpu"])
+    store = Store.open(tmp_path / "train.zarr")
+    status = dict(zip(names, store.status.tolist(), strict=True))
+    failed = {
+        "audio_only.mp4": Status.UNREADABLE,
+        "broken_header.mp4": Status.UNREADABLE,
+        "empty_0byte.webm": Status.EMPTY,
+        "init_only_zero_frames.mp4": Status.EMPTY,
+    }
+    assert status == {name: failed.get(name, Status.OK) for name in names}
+    features = store.read("semantic", store.ready())
+    assert np.isfinite(features).all()
+    assert (np.abs(features).sum((1, 2, 3)) > 0).all()
+    with open(summary.failures, newline="") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == [str(folder / n) for n in failed]
