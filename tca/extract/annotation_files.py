@@ -14,7 +14,7 @@ from typing import Any
 from tca.errors import TcaError
 from tca.extract.annotation_csv import Entry, csv_entries
 from tca.extract.class_list import check_class_name
-from tca.extract.documents import kind_of, parse_json, quoted, read_text
+from tca.extract.documents import is_json, kind_of, parse_json, quoted, read_text
 from tca.extract.video_files import VIDEO_SUFFIXES, walk
 
 
@@ -48,7 +48,7 @@ def read_listing(source: Path, key: str) -> Listing:
     if os.path.isdir(source):
         return _class_folders(source)
     text, sha256 = read_text(source, key)
-    if source.suffix.lower() == ".json" or text.lstrip().startswith(("[", "{")):
+    if is_json(source, text):
         entries = _json_entries(source, parse_json(source, text))
     else:
         entries = list(csv_entries(source, text))

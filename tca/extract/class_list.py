@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from tca.errors import TcaError
-from tca.extract.documents import complain_about_text, lines_of, parse_json, quoted, read_text
+from tca.extract.documents import (
+    complain_about_text,
+    is_json,
+    lines_of,
+    parse_json,
+    quoted,
+    read_text,
+)
 
 MOST_CLASSES = 100_000
 """Classes that are made up from the highest label where no class list says how many there are."""
 
-_JSON_START = re.compile(r"\s*(\{|\[\s*[\[\]{\"\d-])")
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 
 
@@ -114,7 +120,7 @@ def read_class_list(file: Path) -> tuple[list[str], str]:
         TcaError: missing, unreadable, empty, a repeated name, or labels that are not 0 to n - 1.
     """
     text, sha256 = read_text(file, "data.labels")
-    if file.suffix.lower() == ".json" or _JSON_START.match(text):
+    if is_json(file, text):
         found = parse_json(file, text, unique_keys=True)
     else:
         found = [line for line in lines_of(text) if line.strip()]

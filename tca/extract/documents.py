@@ -12,6 +12,8 @@ from typing import Any
 
 from tca.errors import TcaError
 
+_JSON_START = re.compile(r"\s*(\{|\[\s*([\[\]{\"]|$))")
+
 
 def read_text(file: Path, key: str) -> tuple[str, str]:
     """Return the text of a file, without byte order mark, and its sha256.
@@ -38,6 +40,11 @@ def read_text(file: Path, key: str) -> tuple[str, str]:
     if "\0" in text:
         raise TcaError(f"{file} is not UTF-8 text; save it as UTF-8, or correct {key}.")
     return text, hashlib.sha256(content).hexdigest()
+
+
+def is_json(file: Path, text: str) -> bool:
+    """Return whether `text` is meant as JSON: `[2020] trip.mp4,3` is not, `["trip"` is."""
+    return file.suffix.lower() == ".json" or _JSON_START.match(text) is not None
 
 
 def parse_json(file: Path, text: str, *, unique_keys: bool = False) -> Any:
