@@ -87,6 +87,13 @@ def test_other_features_are_refused_and_every_difference_is_named(run: Path) -> 
         evaluate(run, store)
 
 
+def test_other_classes_are_refused(run: Path) -> None:
+    store = moving_dot(60, classes=6)
+    store.classes = [*store.classes[:4], store.classes[5], store.classes[4]]
+    with pytest.raises(TcaError, match="classes: entry 4 is expected 'class 4', found 'class 5'"):
+        evaluate(run, store)
+
+
 def test_top5_needs_more_than_five_classes(tmp_path: Path) -> None:
     config = TrainConfig(epochs=1, holdout=0, device="cpu")
     store = moving_dot(32)

@@ -115,7 +115,10 @@ def evaluate(
             is named), or a store without labels.
     """
     model, info = load_model(run, checkpoint, device)
-    different = differences(info["identity"], store.identity)
+    different = differences(
+        {"classes": info["classes"], **info["identity"]},
+        {"classes": store.classes, **store.identity},
+    )
     if different:
         raise TcaError(
             f"{store.path} does not fit the run {run}, its features differ from those trained on: "

@@ -306,7 +306,10 @@ def _groups(model: GasmCast, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def _refuse_other_features(store: Store, selection: Store) -> None:
-    different = differences(store.identity, selection.identity)
+    different = differences(
+        {"classes": store.classes, **store.identity},
+        {"classes": selection.classes, **selection.identity},
+    )
     if different:
         raise TcaError(
             f"{selection.path} cannot choose checkpoints for {store.path}, its features differ: "
