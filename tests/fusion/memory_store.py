@@ -54,7 +54,13 @@ class MemoryStore:
 
 
 def moving_dot(
-    videos: int, classes: int = 4, *, seed: int = 0, shuffle_labels: bool = False, **changes: Any
+    videos: int,
+    classes: int = 4,
+    *,
+    seed: int = 0,
+    strength: float = 2.0,
+    shuffle_labels: bool = False,
+    **changes: Any,
 ) -> MemoryStore:
     """A bright patch walks along a row of the grid; the class is the row and the direction.
 
@@ -64,7 +70,7 @@ def moving_dot(
     label = np.arange(videos) % classes
     semantic = generator.normal(size=(videos, 8, 16, 12)).astype(np.float32)
     motion = generator.normal(size=(videos, 8, 6)).astype(np.float32)
-    pattern = np.random.default_rng(99).normal(size=12) * 2
+    pattern = np.random.default_rng(99).normal(size=12) * strength
     for video, name in enumerate(label):
         columns = np.arange(8) // 2
         if name % 2:

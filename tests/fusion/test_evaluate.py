@@ -24,12 +24,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate") / "run"
     model = ModelConfig(bottleneck=16, heads=2, layers=1, ratio=1, rank=4)
     config = TrainConfig(epochs=1, batch_size=16, lr=1e-3, holdout=0, device="cpu")
-    train(moving_dot(96, classes=6), model, config, folder, resolved={})
+    train(moving_dot(96, classes=6, strength=0.9), model, config, folder, resolved={})
     return folder
 
 
 def test_numbers_are_those_of_torchmetrics_and_sklearn_on_the_saved_predictions(run: Path) -> None:
-    store = moving_dot(90, classes=6, seed=1, split="validation")
+    store = moving_dot(90, classes=6, seed=1, strength=0.9, split="validation")
     result = evaluate(run, store)
     files = {path.name: path for path in write_report(result)}
     with open(files["predictions-validation.csv"], newline="") as file:

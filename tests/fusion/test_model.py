@@ -46,9 +46,7 @@ def test_every_variant_scores_every_form_of_store(variant: str, form: str) -> No
     assert scores.shape == (3, 7)
     assert scores.isfinite().all()
     # A video's scores do not depend on what else is in the batch.
-    torch.testing.assert_close(
-        model(semantic[1:2], motion[1:2]), scores[1:2], atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(model(semantic[1:2], motion[1:2]), scores[1:2], atol=1e-4, rtol=1e-4)
     # Every stream that is read matters, one that is not may be left out.
     for name, changed in (
         ("semantic", (semantic.flip(-1), motion)),
