@@ -1,13 +1,17 @@
 import json
 import threading
+import time
 from collections import Counter
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import numpy as np
 import pytest
 
+from tca.console import ProgressLine
 from tca.errors import UsageError
 from tca.extract import data_check
 from tca.extract.config import DataConfig
@@ -15,7 +19,7 @@ from tca.extract.data_check import DataReport, check_data
 from tca.extract.data_report import print_report
 from tca.extract.decoding import Clip, VideoError, decode
 from tca.extract.distribution import describe
-from tca.extract.probe import probe
+from tca.extract.probe import Probe, probe
 from tca.extract.recognise import recognise
 
 
@@ -169,18 +173,21 @@ def test_an_interrupt_does_not_wait_for_all_videos(
     folder.mkdir()
     for number in range(200):
         (folder / f"{number}.mp4").write_bytes(b"x")
-    started = []
-    lock = threading.Lock()
+    seen = []
 
-    def interrupted(path: Path) -> None:
-        with lock:
-            started.append(path)
+    def slow(path: Path) -> Probe:
+        seen.append(path)
+        time.sleep(0.01)
+        return Probe(frames=9)
+
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(data_check, "probe", interrupted)
+    monkeypatch.setattr(data_check, "probe", slow)
+    monkeypatch.setattr(ProgressLine, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
         check_folder(folder, tmp_path, threads=1)
-    assert len(started) < 200
+    assert len(seen) < 200
 
 
 def test_whatever_a_decoder_raises_belongs_to_its_video(
@@ -196,11 +203,23 @@ def test_whatever_a_decoder_raises_belongs_to_its_video(
     assert probe(tmp_path / "none.mp4").reason == "No such file or directory"
 
 
-def test_a_playlist_does_not_reach_out(tmp_path: Path) -> None:
-    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", "#EXTINF:1,", "http://127.0.0.1:9/a.ts"]
-    (tmp_path / "a.mp4").write_text("\n".join([*lines, "#EXT-X-ENDLIST"]))
-    found = probe(tmp_path / "a.mp4")
-    assert found.frames == 0
+class Listener(BaseHTTPRequestHandler):
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_error(404)
+
+
+def test_a_playlist_does_not_reach_the_network(tmp_path: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.ts"
+        lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", "#EXTINF:1,", url, "#EXT-X-ENDLIST", ""]
+        (tmp_path / "a.m3u8").write_text("\n".join(lines))
+        found = probe(tmp_path / "a.m3u8")
+        server.shutdown()
+    assert (found.frames, Listener.asked) == (0, [])
     assert found.reason
 
 
