@@ -102,6 +102,9 @@ def test_odd_files_are_reported_and_none_stops_the_check(shared: Path, tmp_path:
     assert reasons["audio_only"] == "the file has no video stream"
     assert [problem.id for problem in report.broken_off] == ["corrupted_decode_error"]
     assert {problem.id for problem in report.too_short} == {"h264_1frame_sar", "rot90"}
+    # One of the two has its first frame at 0.04 s.
+    assert report.fps is not None
+    assert report.fps.histogram["25"] == 2
     # A picture that is turned is as wide as it is shown.
     assert report.resolutions["320x568"] == 1
 
