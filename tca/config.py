@@ -7,6 +7,7 @@ merges and explains what is wrong, naming the key, the file and what is allowed.
 from __future__ import annotations
 
 import difflib
+import textwrap
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -90,6 +91,25 @@ def read_yaml(file: Path) -> dict[str, Any]:
 def dump_yaml(tree: Mapping[str, Any]) -> str:
     """Return a mapping as YAML, in its own order."""
     return yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True)
+
+
+def dump_commented(section: Section, indent: str = "") -> str:
+    """Return every key of a section as YAML, each described in the line above it."""
+    lines = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        about = textwrap.wrap(field.description or "", 96 - len(indent))
+        lines += [f"{indent}# {line}" for line in about]
+        if isinstance(value, Section):
+            lines += [f"{indent}{name}:", dump_commented(value, indent + "  ")]
+            continue
+        # Flow style is on one line whatever the value.
+        plain = section.model_dump(mode="json", include={name})[name]
+        text = yaml.safe_dump(
+            plain, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True
+        )
+        lines.append(f"{indent}{name}: {text.removesuffix('...' + chr(10)).strip()}")
+    return "\n".join(lines) + ("" if indent else "\n")
 
 
 def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:

@@ -17,7 +17,8 @@ from tca.cli.project import CONFIG_FILE, write_project
     help="Folder of the data set: SSv2's layout, or a folder a class for each split.",
 )
 @click.option("--force", is_flag=True, help=f"Replace a {CONFIG_FILE} that is there.")
-def command(data: Path, force: bool) -> None:
+@click.option("--full", is_flag=True, help="Write every key with its default and description.")
+def command(data: Path, force: bool, full: bool) -> None:
     """Write a tca.yaml here that names the videos and annotations found in a folder.
 
     \b
@@ -26,6 +27,6 @@ def command(data: Path, force: bool) -> None:
     """
     from tca.console import note
 
-    project = write_project(Path(CONFIG_FILE), data, force)
+    project = write_project(Path(CONFIG_FILE), data, force=force, full=full)
     splits = ", ".join(project.data.annotations)
     note(f"{CONFIG_FILE} written: {splits} of {data}. Next: tca data check")

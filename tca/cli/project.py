@@ -13,7 +13,7 @@ import click
 from pydantic import Field, field_validator
 
 from tca.cache.files import write_atomic
-from tca.config import dump_yaml, load_config
+from tca.config import dump_commented, dump_yaml, load_config
 from tca.errors import UsageError
 from tca.extract.config import SPLITS, DataConfig, Stage1Config
 from tca.fusion.model.config import ModelConfig
@@ -109,8 +109,14 @@ def project_options(command: CommandT) -> CommandT:
 split_choice = click.Choice(SPLITS)
 
 
-def write_project(file: Path, data: Path, force: bool) -> Project:
+def write_project(file: Path, data: Path, *, force: bool, full: bool) -> Project:
     """Write a configuration for the data set in the folder `data` and return it.
+
+    Args:
+        file: where.
+        data: folder of the data set.
+        force: replace a file that is there.
+        full: write every key with its default and description, not only those often changed.
 
     Raises:
         UsageError: nothing recognised there, or a configuration is there already.
@@ -132,14 +138,17 @@ def write_project(file: Path, data: Path, force: bool) -> Project:
         if path is not None:
             places[name] = shown(path)
     places["annotations"] = {split: shown(path) for split, path in found.annotations.items()}
-    text = _TEMPLATE.format(data=dump_yaml({"data": places}))
+    if full:
+        text = dump_commented(Project.model_validate({"data": places}))
+    else:
+        text = _TEMPLATE.format(data=dump_yaml({"data": places}))
     write_atomic(file, [text.encode()])
     return load_project(file, ())[0]
 
 
 _TEMPLATE = """\
 # What tca works on. Relative paths start at this file's folder; anything can also be set on the
-# command line, as in `tca train-fusion train.epochs=10`. All keys: configs/all.yaml in the project.
+# command line, as in `tca train-fusion train.epochs=10`. All keys: `tca init --full`.
 {data}
 semantic:                # what is in a frame
   weights: facebook/dinov3-vitb16-pretrain-lvd1689m   # hub id, local folder, or random:SEED
