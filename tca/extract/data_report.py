@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import PurePath
 
-from rich.markup import escape
-
 from tca.console import print_table
 from tca.extract.data_check import DataReport, SplitReport
 from tca.extract.distribution import Distribution
@@ -50,7 +48,7 @@ def print_report(report: DataReport) -> None:
     _print_classes(report)
     for pair, ids in report.shared.items():
         first, second = pair.split("+")
-        named = ", ".join(escape(name) for name in ids[:SHOWN])
+        named = ", ".join(ids[:SHOWN])
         print_table(f"{len(ids):,} videos are both in {first} and {second}", ["ids"], [[named]])
 
 
@@ -81,7 +79,7 @@ def _print_problems(part: SplitReport) -> None:
         "too short": part.too_short,
     }
     rows = [
-        [escape(problem.id), kind, escape(problem.reason), escape(PurePath(problem.file).name)]
+        [problem.id, kind, problem.reason, PurePath(problem.file).name]
         for kind, problems in kinds.items()
         for problem in problems[:SHOWN]
     ]
@@ -109,7 +107,7 @@ def _print_classes(report: DataReport) -> None:
         f"Classes: {len(names)}, those with the fewest videos (usable/annotated)",
         ["class", *(part.split for part in report.splits)],
         [
-            [escape(name), *(f"{count.usable}/{count.annotated}" for count in counts[name])]
+            [name, *(f"{count.usable}/{count.annotated}" for count in counts[name])]
             for name in fewest
         ],
     )

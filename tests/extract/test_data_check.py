@@ -231,7 +231,7 @@ def test_the_report_is_json_and_a_text(
 ) -> None:
     folder = tmp_path / "videos"
     folder.mkdir()
-    # Square brackets are markup to the library that prints tables.
+    # Square brackets would be markup to the library that prints tables.
     (folder / "[red]x[.mp4").write_bytes(b"")
     (tmp_path / "labels.txt").write_text("Push [/b] it\nother\n")
     (tmp_path / "all.csv").write_text("[red]x[.mp4,0\n")
