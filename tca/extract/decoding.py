@@ -65,7 +65,7 @@ def decode(path: Path, *, min_frames: int = 8, offset: float = 0.0) -> Clip:
     Raises:
         VideoError: missing, empty, unreadable, no video in it, or broken off too early.
     """
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         held, count, broken = _decode_all(container, stream)
         aspect = float(stream.sample_aspect_ratio or 1)
     if count == 0 and broken is None:
@@ -75,13 +75,13 @@ def decode(path: Path, *, min_frames: int = 8, offset: float = 0.0) -> Clip:
         raise VideoError(Status.UNREADABLE, f"it breaks off {after}: {broken}")
     wanted = frame_indices(count, offset)
     if held is None:
-        with _opened(path) as (container, stream), suppress(av.FFmpegError):
-            frames = islice(_in_order(container, stream), int(wanted[-1]) + 1)
+        with opened(path) as (container, stream), suppress(av.FFmpegError):
+            frames = islice(in_order(container, stream), int(wanted[-1]) + 1)
             found = {number: frame for number, frame in enumerate(frames) if number in wanted}
     else:
         found = {number: held[number] for number in set(wanted.tolist())}
     pictures = {number: _picture(frame) for number, frame in found.items()}
-    turned = _quarter_turns(found[int(wanted[0])]) % 2
+    turned = quarter_turns(found[int(wanted[0])]) % 2
     return Clip(
         frames=[pictures[number] for number in wanted.tolist()],
         pixel_aspect=1 / aspect if turned else aspect,
@@ -91,7 +91,7 @@ def decode(path: Path, *, min_frames: int = 8, offset: float = 0.0) -> Clip:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and its first video stream.
 
     Raises:
@@ -121,7 +121,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         yield container, stream
 
 
-def _in_order(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+def in_order(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
     """Yield every frame in order of presentation.
 
     Raises:
@@ -142,7 +142,7 @@ def _decode_all(
     held: list[av.VideoFrame] | None = []
     size = count = 0
     try:
-        for frame in _in_order(container, stream):
+        for frame in in_order(container, stream):
             count += 1
             if held is not None:
                 held.append(frame)
@@ -160,9 +160,9 @@ def _picture(frame: av.VideoFrame) -> Picture:
         rgb = frame.to_ndarray(format="rgb24")
     except (av.FFmpegError, ValueError) as error:
         raise VideoError(Status.UNREADABLE, f"its colours cannot be read ({error})") from None
-    return np.ascontiguousarray(np.rot90(rgb, _quarter_turns(frame)), dtype=np.uint8)
+    return np.ascontiguousarray(np.rot90(rgb, quarter_turns(frame)), dtype=np.uint8)
 
 
-def _quarter_turns(frame: av.VideoFrame) -> int:
+def quarter_turns(frame: av.VideoFrame) -> int:
     """Return how often the display matrix turns the frame by 90 degrees counter-clockwise."""
     return round(frame.rotation / 90)

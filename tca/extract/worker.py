@@ -196,6 +196,10 @@ class _Ahead:
             return (frames, pictures), time.perf_counter() - started
         except VideoError as error:
             return error, time.perf_counter() - started
+        except Exception as error:
+            # Whatever else a file brings the decoder to belongs to the video, not to the run.
+            reason = f"{type(error).__name__}: {error}"
+            return VideoError(Status.UNREADABLE, reason), time.perf_counter() - started
 
 
 def _mapped(

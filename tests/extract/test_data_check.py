@@ -203,7 +203,7 @@ def test_whatever_a_decoder_raises_belongs_to_its_video(
 
     monkeypatch.setattr(av, "open", raises)
     assert probe(tmp_path / "a.mp4").reason == "MemoryError: too large"
-    assert probe(tmp_path / "none.mp4").reason == "No such file or directory"
+    assert probe(tmp_path / "none.mp4").reason == "no such file"
 
 
 class Listener(BaseHTTPRequestHandler):

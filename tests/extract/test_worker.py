@@ -184,6 +184,20 @@ def test_what_cannot_start_says_why(
         run(tmp_path / "other.zarr", settings(data))
 
 
+def test_whatever_a_decoder_raises_costs_that_video_alone(
+    data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(path: Path, **named: object) -> object:
+        if path.stem == "2":
+            raise MemoryError("too large")
+        return decode(path, **named)
+
+    monkeypatch.setattr(worker, "decode", raises)
+    summary = run(tmp_path / "train.zarr", settings(data))
+    assert summary.status["ok"] == 17
+    assert "MemoryError: too large" in summary.failures.read_text()
+
+
 def test_every_odd_file_gets_features_or_a_reason(shared: Path, tmp_path: Path) -> None:
     folder = shared / "data/odd"
     names = sorted(path.name for path in folder.iterdir())
