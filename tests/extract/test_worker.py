@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_decoding import write_video
+from drawn_video import write_video
 
 from tca.cache.files import sole_writer
 from tca.cache.layout import Status

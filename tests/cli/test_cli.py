@@ -1,0 +1,196 @@
+"""The command line as a user types it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from drawn_video import write_video
+
+from tca.cli import COMMANDS, run
+from tca.cli.project import load_project
+from tca.config import read_yaml
+from tca.errors import UsageError
+
+CONFIG = """
+data:
+  videos: videos
+  labels: labels.json
+  annotations: {train: train.json, validation: validation.json}
+semantic:
+  weights: random:0
+  sizes: {hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 16}
+  size: 32
+  keep: frames
+motion: {weights: random:0, blocks: [1, 1, 1, 1], size: 16}
+extract: {batch_size: 4}
+model: {heads: 2, bottleneck: 8, layers: 1, rank: 4}
+train: {epochs: 2, holdout: 0.25, device: cpu}
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set of two classes and its tca.yaml."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "videos").mkdir()
+    for number in range(18):
+        write_video(folder / f"videos/{number}.webm", 16 + number)
+    classes = ["Moving something up", "Moving something down"]
+    (folder / "labels.json").write_text(json.dumps({n: str(i) for i, n in enumerate(classes)}))
+    for split, ids in (("train", range(12)), ("validation", range(12, 18))):
+        entries = [{"id": str(n), "template": classes[n % 2]} for n in ids]
+        (folder / f"{split}.json").write_text(json.dumps(entries))
+    (folder / "tca.yaml").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(made)
+    return made
+
+
+def test_help_answers_without_torch_and_names_every_command() -> None:
+    program = (
+        "import sys; from tca.cli import run; code = run(['--help']);"
+        "assert code == 0; heavy = {'torch', 'transformers', 'zarr', 'av', 'numpy'};"
+        "print('LOADED', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "LOADED []" in done.stdout
+    for name in COMMANDS:
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = {"data": ["check"], "cache": ["info"]}
+    assert run([name, *groups.get(name, []), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Example" in shown
+    assert f"tca {name}" in shown
+
+
+def test_the_whole_job_as_it_is_typed(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "check", "--json"]) == 0
+    assert [s["usable"] for s in json.loads(capsys.readouterr().out)["splits"]] == [12, 6]
+    assert run(["extract", "--split", "train", "--device", "cpu", "--json"]) == 0
+    (summary,) = json.loads(capsys.readouterr().out)
+    assert summary["status"] == {"ok": 12}
+    assert run(["extract", "--device", "cpu"]) == 0
+    shown = capsys.readouterr().out
+    assert "none: all were there" in shown
+    assert (project / "cache/validation.zarr").is_dir()
+    assert run(["cache", "info", "cache/train.zarr", "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert info["shards"] == {"committed": 2, "total": 2}
+    assert run(["cache", "info", "cache/train.zarr"]) == 0
+    assert "12 x 8 x 4 x 16 float16" in capsys.readouterr().out
+    assert run(["train-fusion", "--json", "train.seed=3"]) == 0
+    trained = json.loads(capsys.readouterr().out)
+    assert trained["run"] == "runs/gasm_cast-001"
+    assert (trained["rows"], trained["holdout_rows"]) == (9, 3)
+    assert run(["evaluate", "--json"]) == 0
+    score = json.loads(capsys.readouterr().out)
+    assert (score["run"], score["videos"]) == ("gasm_cast-001", 6)
+    assert run(["evaluate", "--run", "runs/gasm_cast-001", "--checkpoint", "last"]) == 0
+    assert "top-1" in capsys.readouterr().out
+    assert run(["train-fusion", "--folds", "2", "train.holdout=0"]) == 0
+    assert "mean top-1" in capsys.readouterr().out
+
+    # The resolved configuration repeats the run from anywhere.
+    os.chdir(project / "videos")
+    config = str(project / "runs/gasm_cast-001/config.yaml")
+    assert run(["train-fusion", "--config", config, "--run", str(project / "runs/again")]) == 0
+    first, again = (
+        (project / f"runs/{name}/best.safetensors").read_bytes()
+        for name in ("gasm_cast-001", "again")
+    )
+    assert first == again
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["extract", "--gpus", "0,1"], 2, "sees no CUDA GPU on this machine; leave --gpus out"),
+        (["extract", "--gpus", "a"], 2, "must be GPU numbers"),
+        (["extract", "--gpus", "0", "--device", "cpu"], 2, "exclude each other"),
+        (["extract", "--split", "test", "--device", "cpu"], 2, "data.annotations"),
+        (["extract", "--split", "nope"], 2, "'nope' is not one of"),
+        (["extract", "semantic.kep=mean"], 2, "did you mean 'keep'?"),
+        (["extract", "semantic.keep=median"], 2, "semantic.keep"),
+        (["extract", "stores=cache/x.zarr"], 2, "must contain {split}"),
+        (["extract", "semantic"], 2, "write section.key=value"),
+        (["extract", "--config", "none.yaml"], 2, "cannot read the configuration none.yaml"),
+        (["train-fusion", "stores=no/{split}.zarr"], 1, "there is no store at no/train.zarr"),
+        (["train-fusion", "model.variant=x"], 2, "gasm_cast"),
+        (["train-fusion", "--folds", "2", "--select-on", "validation"], 2, "exclude each other"),
+        (["evaluate", "runs=none"], 1, "there is no run in none"),
+        (["cache", "info", "nowhere"], 1, "there is no store at nowhere"),
+        (["frobnicate"], 2, "No such command"),
+        (["init", "--data", "videos"], 2, "tca.yaml is there already"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_sentence(
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    says: str,
+) -> None:
+    assert run(arguments) == code
+    shown = capsys.readouterr().err
+    assert says in " ".join(shown.split())
+    assert "Traceback" not in shown
+
+
+def test_without_a_configuration_one_sentence_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["extract", "--split", "train"]) == 2
+    assert "tca init --data FOLDER" in capsys.readouterr().err
+
+
+def test_init_writes_what_the_other_commands_read(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flags in ([], ["--full"]):
+        folder = tmp_path / f"project{len(flags)}"
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        assert run(["init", "--data", str(project), *flags]) == 0
+        loaded, _ = load_project(None, ())
+        assert loaded.data.annotations["train"].samefile(project / "train.json")
+        assert loaded.data.videos.samefile(project / "videos")
+        assert loaded.semantic.weights.startswith("facebook/dinov3")
+    # The full one has every key of the schema.
+    tree = read_yaml(folder / "tca.yaml")
+    assert set(tree) == set(type(loaded).model_fields)
+    for name in ("data", "semantic", "motion", "extract", "model", "train"):
+        assert set(tree[name]) == set(type(getattr(loaded, name)).model_fields)
+
+
+def test_the_example_configurations_are_valid() -> None:
+    files = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+    assert files
+    for file in files:
+        load_project(file, ())
+    with pytest.raises(UsageError, match="unknown key 'nope'"):
+        load_project(files[0], ["nope=1"])
+
+
+def test_ctrl_c_is_130_and_says_how_to_go_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tca.extract.data_check.check_data", interrupted)
+    assert run(["data", "check"]) == 130
+    assert "run the same command again" in capsys.readouterr().err
