@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from tca.cli.project import load_project, project_options, split_choice
+from tca.cli.options import project_options, split_choice
+from tca.project import load_project
 
 
 @click.group("data")

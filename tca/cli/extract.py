@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from tca.cli import quiet_libraries
-from tca.cli.project import load_project, project_options, split_choice
+from tca.cli.options import project_options, split_choice
+from tca.project import load_project
 
 
 @click.command("extract")

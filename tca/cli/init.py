@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tca.cli.project import CONFIG_FILE, write_project
+from tca.project import CONFIG_FILE, write_project
 
 
 @click.command("init")

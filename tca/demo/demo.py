@@ -18,7 +18,6 @@ import yaml
 
 from tca.cache.files import write_atomic
 from tca.cache.store import Store
-from tca.cli.project import CONFIG_FILE, Project, load_project, resolved
 from tca.console import ProgressLine, note
 from tca.demo.render import render_data_set
 from tca.demo.settings import BACKBONES, SETTINGS, TRAIN_CLIPS, VALIDATION_CLIPS
@@ -29,6 +28,7 @@ from tca.fusion.evaluate.report import write_report
 from tca.fusion.evaluate.scoring import Evaluation, evaluate
 from tca.fusion.run_folder import new_run_folder
 from tca.fusion.train.loop import TrainSummary, train
+from tca.project import CONFIG_FILE, Project, load_project, resolved
 
 SPLITS = ("train", "validation")
 MARKER = "made-by-tca-demo"

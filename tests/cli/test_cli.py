@@ -10,9 +10,9 @@ import pytest
 from drawn_video import write_video
 
 from tca.cli import COMMANDS, run
-from tca.cli.project import load_project
 from tca.config import read_yaml
 from tca.errors import UsageError
+from tca.project import load_project
 
 CONFIG = """
 data:

@@ -5,17 +5,17 @@ Relative paths in it start at its folder, so that commands work from anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import click
 from pydantic import Field, field_validator
 
 from tca.cache.files import write_atomic
 from tca.config import dump_commented, dump_yaml, load_config
 from tca.errors import UsageError
-from tca.extract.config import SPLITS, DataConfig, Stage1Config
+from tca.extract.config import DataConfig, Stage1Config
+from tca.extract.recognise import recognise
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.train.config import TrainConfig
 
@@ -92,23 +92,6 @@ def _anchored(project: Project, folder: Path) -> Project:
     )
 
 
-CommandT = TypeVar("CommandT", bound=Callable[..., Any])
-
-
-def project_options(command: CommandT) -> CommandT:
-    """Add `--config FILE` and `section.key=value` overrides to a command."""
-    command = click.option(
-        "--config",
-        "config",
-        type=click.Path(path_type=Path),
-        help="Configuration file.  [default: ./tca.yaml]",
-    )(command)
-    return click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")(command)
-
-
-split_choice = click.Choice(SPLITS)
-
-
 def write_project(file: Path, data: Path, *, force: bool, full: bool) -> Project:
     """Write a configuration for the data set in the folder `data` and return it.
 
@@ -124,8 +107,6 @@ def write_project(file: Path, data: Path, *, force: bool, full: bool) -> Project
     """
     if file.exists() and not force:
         raise UsageError(f"{file} is there already; edit it, or replace it with --force.")
-    from tca.extract.recognise import recognise
-
     found = recognise(data)
     base = file.absolute().parent
 

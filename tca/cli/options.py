@@ -1,0 +1,27 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from tca.extract.config import SPLITS
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+
+def project_options(command: CommandT) -> CommandT:
+    """Add `--config FILE` and `section.key=value` overrides to a command."""
+    command = click.option(
+        "--config",
+        "config",
+        type=click.Path(path_type=Path),
+        help="Configuration file.  [default: ./tca.yaml]",
+    )(command)
+    return click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")(command)
+
+
+split_choice = click.Choice(SPLITS)
