@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from tca.cli.options import json_option
+
 
 @click.group("cache")
 def command() -> None:
@@ -16,7 +18,7 @@ def command() -> None:
 
 @command.command("info")
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@json_option
 def info(store: Path, as_json: bool) -> None:
     """Show shape, size, provenance and completeness of STORE.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tca.cli.options import project_options, split_choice
+from tca.cli.options import json_option, project_options, splits_option
 from tca.project import load_project
 
 
@@ -17,15 +17,9 @@ def command() -> None:
 
 @command.command("check")
 @project_options
-@click.option(
-    "--split",
-    "splits",
-    type=split_choice,
-    multiple=True,
-    help="Split to check; may be repeated.  [default: every split with annotations]",
-)
+@splits_option
 @click.option("--threads", type=click.IntRange(0), default=0, help="0: one a core.")
-@click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
+@json_option
 def check(
     config: Path | None,
     overrides: tuple[str, ...],

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tca.cli import quiet_libraries
+from tca.cli.options import json_option
 
 
 @click.command("demo")
@@ -18,7 +19,7 @@ from tca.cli import quiet_libraries
     help="Where; an earlier demo in it is replaced.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the clips.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 def command(folder: Path, seed: int, as_json: bool) -> None:
     """Render a small data set in SSv2's format and run the whole job on it, on a CPU.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tca.cli.options import project_options, split_choice
+from tca.cli.options import json_option, project_options, split_choice
 from tca.project import load_project
 
 
@@ -19,7 +19,7 @@ from tca.project import load_project
 @click.option(
     "--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+@json_option
 def command(
     config: Path | None,
     overrides: tuple[str, ...],

@@ -7,23 +7,17 @@ from pathlib import Path
 import click
 
 from tca.cli import quiet_libraries
-from tca.cli.options import project_options, split_choice
+from tca.cli.options import json_option, project_options, splits_option
 from tca.project import load_project
 
 
 @click.command("extract")
 @project_options
-@click.option(
-    "--split",
-    "splits",
-    type=split_choice,
-    multiple=True,
-    help="Split to extract; may be repeated.  [default: every split with annotations]",
-)
+@splits_option
 @click.option("--gpus", help="GPUs to use, one process each, for example 0,1.")
 @click.option("--device", help="A torch device instead, for example cpu.")
 @click.option("--allow-missing", is_flag=True, help="Go on if videos are missing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@json_option
 def command(
     config: Path | None,
     overrides: tuple[str, ...],

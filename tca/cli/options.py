@@ -25,3 +25,13 @@ def project_options(command: CommandT) -> CommandT:
 
 
 split_choice = click.Choice(SPLITS)
+
+splits_option = click.option(
+    "--split",
+    "splits",
+    type=split_choice,
+    multiple=True,
+    help="Split to work on; may be repeated.  [default: every split with annotations]",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

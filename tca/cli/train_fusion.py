@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tca.cli.options import project_options, split_choice
+from tca.cli.options import json_option, project_options, split_choice
 from tca.project import load_project, resolved
 
 
@@ -22,7 +22,7 @@ from tca.project import load_project, resolved
 @click.option(
     "--run", type=click.Path(path_type=Path), help="Run folder to make.  [default: runs/VARIANT-N]"
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@json_option
 def command(
     config: Path | None,
     overrides: tuple[str, ...],

@@ -20,10 +20,9 @@ from tca.cache.store import Store
 
 @dataclass(frozen=True)
 class Failure:
-    """One row without features: its number, video id, file ("" if missing) and the reason."""
+    """One row without features: its number, the file ("" if missing) and the reason."""
 
     row: int
-    id: str
     file: str
     reason: str
 
@@ -67,8 +66,8 @@ def report_failures(store: Store) -> Path | None:
     table.writerow(["row", "id", "view", "status", "reason", "file"])
     for row in failed:
         words = Status(store.status[row]).words
-        failure = known.get(row) or Failure(row, store.ids[row], "", "")
-        table.writerow([row, failure.id, store.view[row], words, failure.reason, failure.file])
+        failure = known.get(row) or Failure(row, "", "")
+        table.writerow([row, store.ids[row], store.view[row], words, failure.reason, failure.file])
     write_atomic(report, [text.getvalue().encode()])
     return report
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tca.cache.layout import Status
+from tca.cache.layout import STREAMS, Status
 from tca.cache.shard import Array
 from tca.cache.writer import StoreWriter
 from tca.extract.backbones.pair import Backbones
@@ -74,9 +74,8 @@ def work(job: Job, backbones: Backbones, shards: Iterable[int], report: Report) 
         TcaError: the store cannot be written; shards committed before stay.
     """
     writer = StoreWriter(job.store)
-    threads = job.config.extract.threads or decoding_threads()
-    batch = job.config.extract.batch_size
-    progress = Progress()
+    config = job.config.extract
+    threads = config.threads or decoding_threads()
     with (
         # Resizing inside a decoding thread must not start threads of its own.
         ThreadPoolExecutor(
@@ -84,40 +83,25 @@ def work(job: Job, backbones: Backbones, shards: Iterable[int], report: Report) 
         ) as decoders,
         ThreadPoolExecutor(1, "tca-write") as writing,
     ):
-        ahead = _Ahead(job, decoders, _batches(writer, shards, batch), 2 * batch)
+        batches = _batches(writer, shards, config.batch_size)
+        ahead = _Ahead(job, decoders, batches, 2 * config.batch_size)
         pending: Future[float] | None = None
+        shard = _Shard()
         try:
-            made: dict[str, list[Array | None]] = {"semantic": [], "motion": []}
-            status: list[int] = []
-            failures: list[Failure] = []
-            for shard, rows, last, decoded in ahead:
+            for number, rows, last, decoded in ahead:
                 started = time.perf_counter()
-                features = _mapped(backbones, decoded, batch, job.config.extract)
-                progress.busy["map"] += time.perf_counter() - started
-                progress.busy["decode"] += ahead.take_busy() / threads
-                for place, (row, result) in enumerate(zip(rows, decoded, strict=True)):
-                    failed = isinstance(result, VideoError)
-                    for name, values in made.items():
-                        values.append(None if failed else features[name][place])
-                    status.append(result.status if isinstance(result, VideoError) else Status.OK)
-                    if isinstance(result, VideoError):
-                        file = job.files[row]
-                        failures.append(
-                            Failure(row, writer.store.ids[row], str(file or ""), result.reason)
-                        )
-                        progress.failed += 1
-                progress.rows += len(rows)
+                features = _mapped(backbones, decoded, config)
+                progress = Progress(rows=len(rows), failed=shard.add(job, rows, decoded, features))
+                progress.busy["map"] = time.perf_counter() - started
+                progress.busy["decode"] = ahead.take_busy() / threads
                 if last:
-                    if pending is not None:
-                        progress.busy["write"] += pending.result()
-                    pending = writing.submit(_commit, writer, shard, made, status, failures)
-                    made = {"semantic": [], "motion": []}
-                    status, failures = [], []
+                    # One shard waits at most: more would pile up in memory behind a slow disk.
+                    progress.busy["write"] = pending.result() if pending else 0.0
+                    pending = writing.submit(_commit, writer, number, shard)
+                    shard = _Shard()
                 report(progress)
-                progress = Progress()
             if pending is not None:
-                progress.busy["write"] += pending.result()
-                report(progress)
+                report(Progress(busy=dict.fromkeys(STEPS, 0.0) | {"write": pending.result()}))
         finally:
             ahead.cancel()
 
@@ -202,18 +186,40 @@ class _Ahead:
             return VideoError(Status.UNREADABLE, reason), time.perf_counter() - started
 
 
+class _Shard:
+    """The rows of one shard as they are made."""
+
+    def __init__(self) -> None:
+        self.features: dict[str, list[Array | None]] = {name: [] for name in STREAMS}
+        self.status: list[int] = []
+        self.failures: list[Failure] = []
+
+    def add(self, job: Job, rows: range, decoded: list[Decoded], features: dict[str, Array]) -> int:
+        """Add a batch and return how many of its rows failed."""
+        before = len(self.failures)
+        for place, (row, result) in enumerate(zip(rows, decoded, strict=True)):
+            failed = isinstance(result, VideoError)
+            for name, values in self.features.items():
+                values.append(None if failed else features[name][place])
+            self.status.append(result.status if isinstance(result, VideoError) else Status.OK)
+            if isinstance(result, VideoError):
+                self.failures.append(Failure(row, str(job.files[row] or ""), result.reason))
+        return len(self.failures) - before
+
+
 def _mapped(
-    backbones: Backbones, decoded: list[Decoded], size: int, config: ExtractConfig
+    backbones: Backbones, decoded: list[Decoded], config: ExtractConfig
 ) -> dict[str, Array]:
     """Return the features of one batch; a failed video leaves its place empty.
 
-    Every batch has `size` places, so that a row is computed by the same kernels wherever it lies.
+    Every batch has `batch_size` places, so that a row is computed by the same kernels wherever it
+    lies.
     """
     good = [(place, d) for place, d in enumerate(decoded) if not isinstance(d, VideoError)]
     if not good:
         return {}
-    shapes = [tensor.shape for tensor in good[0][1]]
-    frames, clips = (torch.zeros((size, *shape), dtype=torch.uint8) for shape in shapes)
+    size = (config.batch_size,)
+    frames, clips = (torch.zeros(size + t.shape, dtype=torch.uint8) for t in good[0][1])
     for place, (frame, clip) in good:
         frames[place], clips[place] = frame, clip
     if torch.cuda.is_available():
@@ -223,14 +229,8 @@ def _mapped(
     return {name: tensor.to(stored).cpu().numpy() for name, tensor in features.items()}
 
 
-def _commit(
-    writer: StoreWriter,
-    shard: int,
-    made: dict[str, list[Array | None]],
-    status: list[int],
-    failures: list[Failure],
-) -> float:
+def _commit(writer: StoreWriter, number: int, shard: _Shard) -> float:
     started = time.perf_counter()
-    keep_reasons(writer.store.path, shard, failures)
-    writer.commit(shard, made, np.array(status, dtype=np.uint8))
+    keep_reasons(writer.store.path, number, shard.failures)
+    writer.commit(number, shard.features, np.array(shard.status, dtype=np.uint8))
     return time.perf_counter() - started
