@@ -19,12 +19,14 @@ import yaml
 from tca.cache.files import write_atomic
 from tca.cache.store import Store
 from tca.console import ProgressLine, note
+from tca.demo.one_frame import middle_frame_top1
 from tca.demo.render import render_data_set
+from tca.demo.report import write_report
 from tca.demo.settings import BACKBONES, SETTINGS, TRAIN_CLIPS, VALIDATION_CLIPS
 from tca.errors import UsageError
 from tca.extract.data_check import DataReport, check_data
 from tca.extract.run import ExtractSummary, extract
-from tca.fusion.evaluate.report import write_report
+from tca.fusion.evaluate.report import write_report as write_evaluation
 from tca.fusion.evaluate.scoring import Evaluation, evaluate
 from tca.fusion.run_folder import new_run_folder
 from tca.fusion.train.loop import TrainSummary, train
@@ -50,6 +52,7 @@ class DemoResult:
         extracted: one summary a split.
         training: of the one run.
         evaluation: of its best checkpoint on validation.
+        middle_frame_top1: of a linear probe on one frame of each clip, on validation.
         seconds: wall time of each stage, in order.
     """
 
@@ -59,6 +62,7 @@ class DemoResult:
     extracted: dict[str, ExtractSummary]
     training: TrainSummary
     evaluation: Evaluation
+    middle_frame_top1: float
     seconds: dict[str, float]
 
     @property
@@ -84,6 +88,7 @@ class DemoResult:
             "classes": len(self.evaluation.classes),
             "top1": self.evaluation.top1,
             "top5": self.evaluation.top5,
+            "middle_frame_top1": self.middle_frame_top1,
             "chance": 1 / len(self.evaluation.classes),
             "variant": self.training.variant,
             "parameters": self.training.parameters,
@@ -139,23 +144,28 @@ def run_demo(
     )
     note(f"backbones: {BACKBONES}.")
     extracted = clock.time("extract", lambda: {s: _extract(s, project, folder) for s in SPLITS})
+    train_store, validation_store = (Store.open(project.store(split)) for split in SPLITS)
     run = new_run_folder(project.runs, project.model.variant)
     training = clock.time(
         "train-fusion",
-        lambda: train(
-            Store.open(project.store("train")),
-            project.model,
-            project.train,
-            run,
-            resolved=resolved(project),
-        ),
+        lambda: train(train_store, project.model, project.train, run, resolved=resolved(project)),
     )
     evaluation = clock.time(
-        "evaluate",
-        lambda: evaluate(run, Store.open(project.store("validation")), device=project.train.device),
+        "evaluate", lambda: evaluate(run, validation_store, device=project.train.device)
     )
-    write_report(evaluation)
-    return DemoResult(folder, clips, check, extracted, training, evaluation, clock.seconds)
+    write_evaluation(evaluation)
+    result = DemoResult(
+        folder=folder,
+        clips=clips,
+        check=check,
+        extracted=extracted,
+        training=training,
+        evaluation=evaluation,
+        middle_frame_top1=middle_frame_top1(train_store, validation_store),
+        seconds=clock.seconds,
+    )
+    write_report(result)
+    return result
 
 
 def _extract(split: str, project: Project, folder: Path) -> ExtractSummary:

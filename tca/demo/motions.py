@@ -121,4 +121,14 @@ TEMPLATES: dict[str, Motion] = {
 }
 """SSv2's own templates; the first ten are five pairs that differ in the order of frames alone."""
 
-PAIRS = tuple((2 * n, 2 * n + 1) for n in range(5))
+
+def class_name(template: str) -> str:
+    """Return a template without brackets, as `labels.json` spells it."""
+    return template.replace("[", "").replace("]", "")
+
+
+PAIRS = tuple(
+    (class_name(first), class_name(second))
+    for first, second in zip(list(TEMPLATES)[:10:2], list(TEMPLATES)[1:10:2], strict=True)
+)
+"""Class names of the five pairs."""

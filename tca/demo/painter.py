@@ -49,14 +49,14 @@ def _surface(look: Look, height: int, width: int) -> Frame:
     shades = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
     table = np.zeros((256, 4), dtype=np.uint8)
     table[:, :3] = first * shades + second * (1 - shades)
-    return (
-        _pixels(table).take((255 * mix).astype(np.uint8)).view(np.uint8).reshape(height, width, 4)
-    )
+    return _look_up(table, (255 * mix).astype(np.uint8))
 
 
-def _pixels(picture: Frame) -> Any:
-    """Return a picture (..., 4) as flat 32-bit pixels: one look-up moves a whole pixel."""
-    return picture.reshape(-1).view(np.uint32)
+def _look_up(picture: Frame, places: Any) -> Frame:
+    """Return the pixels (..., 4) at flat `places` (...) of a picture, each moved as one word."""
+    found = picture.reshape(-1).view(np.uint32).take(places)
+    pixels: Frame = found.view(np.uint8).reshape(*places.shape, 4)
+    return pixels
 
 
 def _background(ground: Frame, width: int, zoom: float) -> Frame:
@@ -66,7 +66,7 @@ def _background(ground: Frame, width: int, zoom: float) -> Frame:
         place = (np.arange(size) + 0.5 - size / 2) / zoom + whole / 2
         places.append(np.clip(place.astype(np.int32), 0, whole - 1))
     flat = places[0][:, None] * np.int32(ground.shape[1]) + places[1]
-    return _pixels(ground).take(flat).view(np.uint8).reshape(HEIGHT, width, 4)
+    return _look_up(ground, flat)
 
 
 def _sprite(look: Look, shape: str, light: float) -> Frame:
@@ -78,11 +78,11 @@ def _sprite(look: Look, shape: str, light: float) -> Frame:
     shadow = 0.45 * _cover(shape, x - 0.12 * cos, y - 0.12 * sin, soft=5.0)
     # Surfaces are brighter towards the light.
     shade = np.clip(0.95 - 0.25 * (cos * x + sin * y), 0.5, 1.1) * inside
-    sprite = _surface(look, SPRITE, SPRITE) * shade[:, :, None]
+    sprite: Frame = _surface(look, SPRITE, SPRITE) * shade[:, :, None]
     sprite[:, :, 3] = 255 * (inside + (1 - inside) * shadow)
     sprite[[0, -1]] = 0
     sprite[:, [0, -1]] = 0
-    return np.clip(sprite, 0, 255).astype(np.uint8)
+    return np.clip(sprite, 0, 255).astype("u1")
 
 
 def _cover(shape: str, x: Any, y: Any, soft: float = 30.0) -> Any:
@@ -117,7 +117,7 @@ def _put(frame: Frame, thing: Thing, sprite: Frame, zoom: float) -> None:
     row = np.clip(x * -sin + (y * cos + half), 0, SPRITE - 1).astype(np.int32)
     row *= SPRITE
     row += column  # outside the sprite: its border, which is transparent
-    seen = _pixels(sprite).take(row).view(np.uint8).reshape(*row.shape, 4)
+    seen = _look_up(sprite, row)
     part = frame[top:bottom, left:right]
     rest = part * (255 - seen[:, :, 3:]).astype(np.uint16)
     rest >>= 8

@@ -18,7 +18,7 @@ import av
 import numpy as np
 
 from tca.cache.files import write_atomic
-from tca.demo.motions import TEMPLATES
+from tca.demo.motions import TEMPLATES, class_name
 from tca.demo.painter import HEIGHT, Frame, paint
 from tca.demo.scenes import SPLIT_NUMBERS, Scene, draw_scene
 
@@ -129,11 +129,6 @@ def render_data_set(
 def class_names() -> list[str]:
     """Return the templates without brackets, sorted: what `labels.json` holds."""
     return sorted(class_name(template) for template in TEMPLATES)
-
-
-def class_name(template: str) -> str:
-    """Return a template as `labels.json` spells it."""
-    return template.replace("[", "").replace("]", "")
 
 
 def encode(frames: list[Frame], path: Path, *, cut: bool = False) -> None:
