@@ -219,3 +219,28 @@ def test_every_odd_file_gets_features_or_a_reason(shared: Path, tmp_path: Path) 
     assert (np.abs(features).sum((1, 2, 3)) > 0).all()
     with open(summary.failures, newline="") as file:
         assert [row["file"] for row in csv.DictReader(file)] == [str(folder / n) for n in failed]
+
+
+def test_real_ssv2_annotations_with_two_of_24777_videos_here(shared: Path, tmp_path: Path) -> None:
+    labels = shared / "data/ssv2/labels"
+    data = DataConfig(
+        videos=shared / "data/ssv2/videos",
+        labels=labels / "labels.json",
+        annotations={"validation": labels / "validation.json"},
+    )
+    path = tmp_path / "validation.zarr"
+    with pytest.raises(TcaError, match="24,775 of 24,777 videos of split validation"):
+        extract("validation", path, settings(data), devices=["cpu"])
+    summary = extract("validation", path, settings(data), devices=["cpu"], allow_missing=True)
+    assert summary.status == {"ok": 2, "missing": 24_775}
+    store = Store.open(path)
+    entries = json.loads((labels / "validation.json").read_text())
+    assert store.ids == [entry["id"] for entry in entries]
+    (first, second) = store.ready()
+    for row in (first, second):
+        template = entries[row]["template"].replace("[", "").replace("]", "")
+        assert store.classes[store.label[row]] == template
+        assert (shared / f"data/ssv2/videos/{store.ids[row]}.webm").is_file()
+        assert np.abs(store.read("motion", np.array([row]))).max() > 0
+    with open(summary.failures, newline="") as file:
+        assert sum(row["status"] == "missing" for row in csv.DictReader(file)) == 24_775
