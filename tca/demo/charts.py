@@ -91,7 +91,8 @@ def confusion_table(confusion: np.ndarray[Any, Any], names: Sequence[str]) -> st
         for column in range(len(names)):
             count = int(confusion[number, column])
             kind = "hit" if number == column else "miss"
-            strength = round(100 * float(share[number, column]))
+            # Paler than the full colour, so that the number can be read on it.
+            strength = round(60 * float(share[number, column]))
             words = html.escape(f"{name}: {count} predicted as {names[column]}")
             cells.append(
                 f'<td class="{kind}" style="--s:{strength}%" title="{words}">{count or ""}</td>'

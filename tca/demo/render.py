@@ -134,7 +134,8 @@ def class_names() -> list[str]:
 def encode(frames: list[Frame], path: Path, *, cut: bool = False) -> None:
     """Write frames (240, width, 4) as VP9; with `cut` the file ends within its sixth frame."""
     packets: list[bytes] = []
-    with av.open(str(path), "w", format="webm") as container:
+    # Bit-exact: the file has no random identifier, a seed gives the same bytes.
+    with av.open(str(path), "w", format="webm", options={"fflags": "bitexact"}) as container:
         stream = container.add_stream("libvpx-vp9", rate=FRAMES_A_SECOND, options=_ENCODER)
         stream.width, stream.height, stream.pix_fmt = frames[0].shape[1], HEIGHT, "yuv420p"
         # The clips themselves are done in parallel.
