@@ -23,7 +23,9 @@ from tca.errors import UsageError
 class Section(BaseModel):
     """Base of every configuration section: immutable, unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -75,10 +77,10 @@ def read_yaml(file: Path) -> dict[str, Any]:
         UsageError: the file is missing, is not YAML or is not a mapping.
     """
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        tree = _parse(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read the configuration {file}: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         detail = " ".join(str(error).split())
         raise UsageError(f"{file} is not valid YAML: {detail}.") from None
     if tree is None:
@@ -112,14 +114,39 @@ def dump_commented(section: Section, indent: str = "") -> str:
     return "\n".join(lines) + ("" if indent else "\n")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without what would be dropped or cut in silence: a repeated key, a zero character."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"the key {key.value!r} is there twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
+            problem = "a value holds a zero character"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_scalar(node)
+
+
+def _parse(text: str) -> Any:
+    """Return the YAML document in `text`; a date that is none is a ValueError."""
+    return yaml.load(text, _Loader)
+
+
 def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
     key, equals, text = override.partition("=")
     path = tuple(key.strip().split("."))
     if not equals or not all(path):
         raise UsageError(f"cannot read the override {override!r}; write section.key=value.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = _parse(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise UsageError(f"the value of the override {override!r} is not valid YAML.") from None
     # YAML 1.1 reads 3e-4 as a string; no setting of ours is a string that looks like a number.
     if isinstance(value, str):
@@ -154,6 +181,9 @@ def _explain(
         return f"{where} has an unknown key {key!r}; {hint}Allowed are: {', '.join(allowed)}."
     if problem["type"] == "missing":
         return f"{where} lacks the key {key!r}, which has no default."
+    if problem["type"] in ("model_type", "dict_type"):
+        keys = ", ".join(_keys_at(schema, path)) or "train, validation, test"
+        return f"{where} sets {key!r} to {problem['input']!r}: it must be a block of keys ({keys})."
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
     message = message[0].lower() + message[1:]
     return f"{where} sets {key!r} to {problem['input']!r}: {message}."

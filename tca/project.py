@@ -5,16 +5,17 @@ Relative paths in it start at its folder, so that commands work from anywhere.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, field_validator
 
 from tca.cache.files import write_atomic
 from tca.config import dump_commented, dump_yaml, load_config
 from tca.errors import UsageError
-from tca.extract.config import DataConfig, Stage1Config
+from tca.extract.config import DataConfig, MotionConfig, SemanticConfig, Stage1Config
 from tca.extract.recognise import recognise
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.train.config import TrainConfig
@@ -72,7 +73,7 @@ def resolved(project: Project) -> dict[str, Any]:
 def _anchored(project: Project, folder: Path) -> Project:
     data = project.data
     paths: dict[str, Any] = {
-        name: None if path is None else folder / path.expanduser()
+        name: None if path is None else folder / _at_home(path)
         for name, path in {
             "videos": data.videos,
             "labels": data.labels,
@@ -81,15 +82,33 @@ def _anchored(project: Project, folder: Path) -> Project:
         }.items()
     }
     paths["annotations"] = {
-        split: folder / path.expanduser() for split, path in data.annotations.items()
+        split: folder / _at_home(path) for split, path in data.annotations.items()
     }
     return project.model_copy(
         update={
             "data": DataConfig(**paths),
-            "stores": str(folder / Path(project.stores).expanduser()),
-            "runs": folder / project.runs.expanduser(),
+            "semantic": _with_local_weights(project.semantic, folder),
+            "motion": _with_local_weights(project.motion, folder),
+            "stores": str(folder / _at_home(Path(project.stores))),
+            "runs": folder / _at_home(project.runs),
         }
     )
+
+
+WeightsT = TypeVar("WeightsT", SemanticConfig, MotionConfig)
+
+
+def _with_local_weights(config: WeightsT, folder: Path) -> WeightsT:
+    """Return `config` with weights that lie under `folder` named by their absolute path."""
+    local = folder / _at_home(Path(config.weights))
+    if not os.path.exists(local):
+        return config
+    return config.model_copy(update={"weights": str(local.absolute())})
+
+
+def _at_home(path: Path) -> Path:
+    # Path.expanduser() raises for a user that does not exist; this leaves `~nobody` as it is.
+    return Path(os.path.expanduser(path))
 
 
 def write_project(file: Path, data: Path, *, force: bool, full: bool) -> Project:

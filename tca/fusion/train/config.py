@@ -39,7 +39,7 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto is bfloat16 autocast on GPUs that have it, float32 elsewhere"
     )
-    device: str = Field(
-        "auto", description="auto (a GPU where there is one), cpu, cuda, cuda:1, mps"
+    device: str = Field("auto", description="auto (a GPU where there is one), cpu, cuda or cuda:1")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="of initial weights, order, dropout and the holdout"
     )
-    seed: int = Field(0, ge=0, description="of initial weights, order, dropout and the holdout")
