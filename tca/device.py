@@ -18,7 +18,9 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
+        if device.type == "meta":
+            raise AssertionError("it holds no numbers")
+    except (RuntimeError, AssertionError, ImportError):
         there = f"{torch.cuda.device_count()} CUDA GPUs" if torch.cuda.is_available() else "no GPU"
         raise UsageError(f"the device {name!r} is not here ({there}); use auto or cpu.") from None
     return device
@@ -30,6 +32,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
         precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     )
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether `error` is torch's, for a GPU or this machine that is out of memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def device_names(gpus: str | None, device: str | None) -> list[str]:

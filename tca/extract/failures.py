@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tca.cache.files import write_atomic
-from tca.cache.layout import Status
+from tca.cache.files import remove, write_atomic
+from tca.cache.layout import Status, status_words
 from tca.cache.store import Store
 
 
@@ -35,10 +35,11 @@ def keep_reasons(store: Path, shard: int, failures: Sequence[Failure]) -> None:
     """
     path = _reasons(store, shard)
     if failures:
-        text = json.dumps([asdict(failure) for failure in failures], ensure_ascii=False)
+        # In ASCII: the name of a file need not be valid text.
+        text = json.dumps([asdict(failure) for failure in failures])
         write_atomic(path, [text.encode()])
     else:
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def report_failures(store: Store) -> Path | None:
@@ -54,7 +55,7 @@ def report_failures(store: Store) -> Path | None:
         if status not in (Status.OK, Status.NOT_EXTRACTED)
     ]
     if not failed:
-        report.unlink(missing_ok=True)
+        remove(report)
         return None
     known = {
         failure.row: failure
@@ -65,10 +66,10 @@ def report_failures(store: Store) -> Path | None:
     table = csv.writer(text)
     table.writerow(["row", "id", "view", "status", "reason", "file"])
     for row in failed:
-        words = Status(store.status[row]).words
+        words = status_words(int(store.status[row]))
         failure = known.get(row) or Failure(row, "", "")
         table.writerow([row, store.ids[row], store.view[row], words, failure.reason, failure.file])
-    write_atomic(report, [text.getvalue().encode()])
+    write_atomic(report, [text.getvalue().encode(errors="surrogateescape")])
     return report
 
 

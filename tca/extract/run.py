@@ -17,7 +17,7 @@ import transformers
 
 import tca
 from tca.cache.files import sole_writer
-from tca.cache.layout import RowTable, Status, Stream, rows_per_shard
+from tca.cache.layout import RowTable, Status, Stream, rows_per_shard, status_words
 from tca.cache.store import Store
 from tca.cache.writer import StoreWriter
 from tca.console import ProgressLine, note, warn
@@ -142,7 +142,10 @@ def extract(
 def count_statuses(store: Store) -> dict[str, int]:
     """Return how many rows have each status that occurs, by its words."""
     values, counts = np.unique(store.status, return_counts=True)
-    return {Status(value).words: int(count) for value, count in zip(values, counts, strict=True)}
+    return {
+        status_words(value): count
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True)
+    }
 
 
 def _writer(

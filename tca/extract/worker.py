@@ -22,6 +22,8 @@ from torch import Tensor
 from tca.cache.layout import STREAMS, Status
 from tca.cache.shard import Array
 from tca.cache.writer import StoreWriter
+from tca.device import out_of_memory
+from tca.errors import TcaError
 from tca.extract.backbones.pair import Backbones
 from tca.extract.config import ExtractConfig, Stage1Config
 from tca.extract.decoding import VideoError, decode
@@ -90,7 +92,15 @@ def work(job: Job, backbones: Backbones, shards: Iterable[int], report: Report) 
         try:
             for number, rows, last, decoded in ahead:
                 started = time.perf_counter()
-                features = _mapped(backbones, decoded, config)
+                try:
+                    features = _mapped(backbones, decoded, config)
+                except RuntimeError as error:
+                    if not out_of_memory(error):
+                        raise
+                    raise TcaError(
+                        f"not enough memory for {config.batch_size} videos at once; free some, or "
+                        "lower extract.batch_size (a store keeps the one that it was begun with)."
+                    ) from None
                 progress = Progress(rows=len(rows), failed=shard.add(job, rows, decoded, features))
                 progress.busy["map"] = time.perf_counter() - started
                 progress.busy["decode"] = ahead.take_busy() / threads
@@ -212,6 +222,8 @@ def _mapped(
 ) -> dict[str, Array]:
     """Return the features of one batch; a failed video leaves its place empty.
 
+    A video whose features the stored type cannot hold becomes a failed one in `decoded`.
+
     Every batch has `batch_size` places, so that a row is computed by the same kernels wherever it
     lies.
     """
@@ -225,8 +237,16 @@ def _mapped(
     if torch.cuda.is_available():
         frames, clips = frames.pin_memory(), clips.pin_memory()
     stored = {"float16": torch.float16, "float32": torch.float32}[config.dtype]
-    features = backbones(frames, clips, config.precision)
-    return {name: tensor.to(stored).cpu().numpy() for name, tensor in features.items()}
+    features = {
+        name: tensor.to(stored)
+        for name, tensor in backbones(frames, clips, config.precision).items()
+    }
+    finite = torch.stack([t.isfinite().flatten(1).all(1) for t in features.values()]).all(0)
+    reason = f"its features are no finite numbers in {config.dtype}"
+    for (place, _), sound in zip(good, finite[[place for place, _ in good]].tolist(), strict=True):
+        if not sound:
+            decoded[place] = VideoError(Status.UNREADABLE, reason)
+    return {name: tensor.cpu().numpy() for name, tensor in features.items()}
 
 
 def _commit(writer: StoreWriter, number: int, shard: _Shard) -> float:

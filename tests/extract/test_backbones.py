@@ -4,7 +4,15 @@ import pytest
 import torch
 import torchvision
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-from transformers import AutoImageProcessor, AutoModel, DINOv3ViTConfig, DINOv3ViTModel
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from tca.errors import TcaError, UsageError
 from tca.extract.backbones import semantic as semantic_module
@@ -127,6 +135,52 @@ def test_local_folders_that_are_no_models_are_named(tmp_path: Path) -> None:
         SemanticBackbone.load(SemanticConfig(weights="empty"), tmp_path)
     with pytest.raises(UsageError, match="random:SEED"):
         SemanticBackbone.load(SemanticConfig(weights="random:x"), tmp_path)
+
+
+def test_what_cannot_give_patches_is_refused_before_any_video_is_decoded() -> None:
+    def load(**options: object) -> None:
+        SemanticBackbone.load(SemanticConfig(**{"weights": "random:0", "size": 64} | options), HERE)
+
+    with pytest.raises(UsageError, match="bert is no image transformer with one grid"):
+        load(architecture="bert", sizes={"num_hidden_layers": 1})
+    with pytest.raises(UsageError, match=r"vit cannot take frames of semantic\.size=64: .*224"):
+        load(architecture="vit", sizes={"num_hidden_layers": 1})
+    with pytest.raises(UsageError, match=r"unknown key 'hiden_size'.* DINOv3ViTConfig"):
+        load(sizes={"hiden_size": 16})
+    for sizes in ({"hidden_size": "wide"}, {"num_attention_heads": 0}):
+        with pytest.raises(UsageError, match=r"semantic\.sizes does not fit dinov3_vit"):
+            load(sizes=sizes)
+
+
+def test_weights_that_are_not_whole_are_refused(tmp_path: Path) -> None:
+    DINOv3ViTModel(DINOv3ViTConfig(**SMALL_VIT)).save_pretrained(tmp_path / "w")
+    config, file = SemanticConfig(weights="w", size=64), tmp_path / "w/model.safetensors"
+    SemanticBackbone.load(config, tmp_path)
+    with pytest.raises(TcaError, match=r"model\.safetensors is a file; give the folder"):
+        SemanticBackbone.load(SemanticConfig(weights=str(file)), tmp_path)
+    whole = load_file(file)
+    # transformers would draw these anew and only print a table.
+    part = {name: tensor for name, tensor in whole.items() if "layer.1." not in name}
+    assert 0 < len(part) < len(whole)
+    save_file(part, file, {"format": "pt"})
+    with pytest.raises(TcaError, match=r"lack \S*layer\.1\.\S+ and \d+ more that dinov3_vit needs"):
+        SemanticBackbone.load(config, tmp_path)
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(TcaError, match="cannot be loaded as a transformers model"):
+        SemanticBackbone.load(config, tmp_path)
+    file.unlink()
+    torch.save({"f": print}, tmp_path / "w/pytorch_model.bin")
+    with pytest.raises(TcaError, match="cannot be loaded as a transformers model"):
+        SemanticBackbone.load(config, tmp_path)
+
+
+def test_a_part_that_the_patches_do_not_need_may_lack_and_changes_nothing(tmp_path: Path) -> None:
+    sizes = ViTConfig(**SMALL_VIT, image_size=64)
+    ViTForImageClassification(sizes).save_pretrained(tmp_path / "classifier")
+    config = SemanticConfig(weights="classifier", size=64)
+    # Its pooler is drawn anew at each loading.
+    first, again = (SemanticBackbone.load(config, tmp_path).identity for _ in range(2))
+    assert first == again
 
 
 # --- motion ---

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from drawn_video import write_video
 
 from tca.cache.files import sole_writer
 from tca.cache.layout import Status
+from tca.cache.shard import with_checksum
 from tca.cache.store import Store
 from tca.errors import TcaError
 from tca.extract import run as run_module
@@ -244,3 +246,62 @@ def test_real_ssv2_annotations_with_two_of_24777_videos_here(shared: Path, tmp_p
         assert np.abs(store.read("motion", np.array([row]))).max() > 0
     with open(summary.failures, newline="") as file:
         assert sum(row["status"] == "missing" for row in csv.DictReader(file)) == 24_775
+
+
+def test_features_that_the_stored_type_cannot_hold_cost_that_video_alone(
+    data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = Backbones.__call__
+
+    def overflows(self: Backbones, frames: torch.Tensor, *rest: object) -> dict[str, torch.Tensor]:
+        features = call(self, frames, *rest)
+        if not seen:
+            features["motion"] = features["motion"].clone()
+            features["motion"][1, 3, 7] = 70_000.0
+        seen.append(1)
+        return features
+
+    for dtype, good in (("float16", 17), ("float32", 18)):
+        seen: list[int] = []
+        monkeypatch.setattr(Backbones, "__call__", overflows)
+        summary = run(tmp_path / f"{dtype}.zarr", settings(data, dtype=dtype))
+        assert summary.status["ok"] == good
+        assert ("no finite numbers in float16" in summary.failures.read_text()) == (good == 17)
+    assert Store.open(tmp_path / "float16.zarr").status[1] == Status.UNREADABLE
+
+
+def test_too_little_memory_names_the_batch_size(
+    data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(Backbones, "__call__", full)
+    with pytest.raises(TcaError, match=r"for 3 videos at once.*lower extract\.batch_size"):
+        run(tmp_path / "train.zarr", settings(data))
+
+
+def test_a_file_whose_name_is_no_text_can_fail_too(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"clips-\xff")
+    folder.mkdir()
+    (folder / "a.webm").write_bytes(b"no video")
+    write_video(folder / "b.webm", 16)
+    (tmp_path / "train.csv").write_text("a,x\nb,x\n")
+    data = DataConfig(videos=tmp_path, annotations={"train": tmp_path / "train.csv"})
+    summary = run(tmp_path / "train.zarr", settings(data))
+    assert summary.status == {"ok": 1, "unreadable": 1}
+    assert os.fsencode(folder / "a.webm") in summary.failures.read_bytes()
+
+
+def test_a_status_of_a_later_tca_and_reports_in_the_way(data: DataConfig, tmp_path: Path) -> None:
+    store = tmp_path / "train.zarr"
+    report = run(store, settings(data)).failures
+    status = Store.open(store).shard_status(0).copy()
+    status[0] = 77
+    (store / "status/c/0").write_bytes(b"".join(with_checksum(status)))
+    assert run(store, settings(data)).status["status 77"] == 1
+    assert "status 77" in report.read_text()
+    report.unlink()
+    report.mkdir()
+    with pytest.raises(TcaError, match=r"cannot write .*failures\.csv"):
+        run(store, settings(data))

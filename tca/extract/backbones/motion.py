@@ -8,6 +8,7 @@ published weights: outputs 0 and 4 equal the published network's two.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -130,7 +131,7 @@ def _network(blocks: tuple[int, int, int, int]) -> VideoResNet:
 
 def _state(config: MotionConfig, folder: Path) -> dict[str, Tensor]:
     weights = config.weights
-    file = folder / Path(weights).expanduser()
+    file = folder / os.path.expanduser(weights)
     if file.is_file() or looks_like_path(weights) or file.suffix in (".pth", ".pt", ".safetensors"):
         return read_state(file)
     if weights not in R3D_18_Weights.__members__:

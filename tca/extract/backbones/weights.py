@@ -26,7 +26,7 @@ def random_seed(weights: str) -> int | None:
     scheme, colon, text = weights.partition(":")
     if scheme != "random":
         return None
-    if not (colon and text.isdecimal()):
+    if not (colon and text.isascii() and text.isdecimal() and len(text) < 19):
         raise UsageError(f"weights {weights!r} need a whole number: random:SEED, as random:0.")
     return int(text)
 
