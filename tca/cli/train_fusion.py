@@ -54,6 +54,7 @@ def command(
         raise UsageError("--folds and --select-on exclude each other; leave one out.")
     project, _ = load_project(config, overrides)
     store = Store.open(project.store(split))
+    selection = None if select_on is None else Store.open(project.store(select_on))
     run = run or new_run_folder(project.runs, project.model.variant)
     settings = resolved(project)
     if folds is not None:
@@ -67,7 +68,6 @@ def command(
         rows += [("mean top-1", f"{folded.mean:.3f}"), ("spread", f"{folded.spread:.3f}")]
         print_table(f"{folds}-fold cross-validation of {split}: {run}", ["", ""], rows)
         return
-    selection = None if select_on is None else Store.open(project.store(select_on))
     summary = train(
         store, project.model, project.train, run, resolved=settings, selection=selection
     )

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
+from tca.cache.layout import Status
 from tca.cache.store import Store
+from tca.console import warn
 from tca.errors import TcaError
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
@@ -28,6 +30,16 @@ def labelled_rows(store: Store) -> Rows:
             "extract a split with labels first (`tca cache info` shows what is there)."
         )
     return rows
+
+
+def tell_incomplete(store: Store) -> None:
+    """Warn if rows of `store` are still to be extracted: what they show is not seen."""
+    left = int((store.status == Status.NOT_EXTRACTED).sum())
+    if left:
+        warn(
+            f"{store.path} is not complete, {left} of {store.rows} rows are not extracted yet; "
+            "run `tca extract` again to go on with it."
+        )
 
 
 def split_holdout(store: Store, rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
@@ -52,11 +64,14 @@ def split_holdout(store: Store, rows: Rows, share: float, seed: int) -> tuple[Ro
         owed -= take
         held.extend(members[:take])
     if len(held) < len(present):
+        enough = min(0.5, np.ceil(100 * len(present) / len(videos) + 1) / 100)
+        # Each class keeps a video in training.
+        possible = len(videos) - len(present) >= len(present)
         raise TcaError(
             f"train.holdout={share:g} of {len(videos)} videos leaves {len(held)} to choose the "
-            f"best checkpoint for {len(present)} classes; raise it to at least "
-            f"{min(0.5, np.ceil(100 * len(present) / len(videos) + 1) / 100):.2f}, or set "
-            "train.holdout=0 to take the last checkpoint."
+            f"best checkpoint for {len(present)} classes; "
+            + (f"raise it to at least {enough:.2f}, or " if possible and share < enough else "")
+            + "set train.holdout=0 to take the last checkpoint."
         )
     outside = np.isin(store.video[rows], held)
     return rows[~outside], rows[outside]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,45 @@ import yaml
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tca.cache.files import write_atomic
+from tca.cache.files import write_atomic, writing_failed
 from tca.errors import TcaError
 
 CHECKPOINTS = ("best", "last")
 
 
 def new_run_folder(runs: Path, name: str) -> Path:
-    """Return the first of `runs/NAME-001`, `runs/NAME-002`, … that is not there yet."""
+    """Make the first of `runs/NAME-001`, `runs/NAME-002`, … that is not there yet; return it.
+
+    Made and not only named, so that two trainings begun at once do not take the same.
+
+    Raises:
+        TcaError: it cannot be made.
+    """
     number = 1
-    while (runs / f"{name}-{number:03d}").exists():
-        number += 1
-    return runs / f"{name}-{number:03d}"
+    while True:
+        folder = runs / f"{name}-{number:03d}"
+        try:
+            runs.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError as error:
+            if not runs.is_dir():
+                raise writing_failed(runs, error) from None
+            number += 1
+        except OSError as error:
+            raise writing_failed(folder, error) from None
+        else:
+            return folder
+
+
+@contextmanager
+def dropped_if_empty(folder: Path) -> Iterator[None]:
+    """Remove `folder` if what is inside fails before anything was written into it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
 
 
 def newest_run(runs: Path) -> Path:
@@ -55,15 +83,20 @@ class RunFolder:
         Raises:
             TcaError: the folder holds a finished run, or something that is no run.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise TcaError(f"{self.path} is a file; name another run folder.")
         if self.path.exists() and any(self.path.iterdir()):
             if not (self.path / "run.json").is_file():
                 raise TcaError(
                     f"{self.path} is not empty and holds no run; name another run folder."
                 )
-            if self.info().get("finished"):
-                raise TcaError(f"{self.path} holds a finished run; name another run folder.")
+            finished = self.info().get("finished")
+            if finished is not False:
+                what = "a finished run" if finished else "a run.json that tca did not write"
+                raise TcaError(f"{self.path} holds {what}; name another run folder.")
+            ours = {"log.jsonl", *(f"{name}.safetensors" for name in CHECKPOINTS)}
             for old in self.path.iterdir():
-                if old.name.startswith("events.out") or old.suffix in (".jsonl", ".safetensors"):
+                if old.name in ours or old.name.startswith("events.out.tfevents"):
                     old.unlink()
         text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
         write_atomic(self.path / "config.yaml", [text.encode()])
@@ -89,7 +122,8 @@ class RunFolder:
             ) from None
         except ValueError:
             raise TcaError(f"{file} is damaged; train again.") from None
-        assert isinstance(info, dict)
+        if not isinstance(info, dict):
+            raise TcaError(f"{file} is damaged; train again.")
         return info
 
     def save(self, checkpoint: str, state: Mapping[str, Tensor]) -> None:

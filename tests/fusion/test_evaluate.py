@@ -122,3 +122,43 @@ def test_without_matplotlib_only_the_picture_is_missing(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     without = {path.name for path in write_report(evaluate(run, store))}
     assert with_picture - without == {"confusion-test.png"}
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"shapes": {}}'])
+def test_a_run_json_that_is_not_tcas_is_one_sentence(run: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    (tmp_path / "best.safetensors").write_bytes((run / "best.safetensors").read_bytes())
+    with pytest.raises(TcaError, match="damaged"):
+        load_model(tmp_path)
+
+
+def test_a_checkpoint_of_another_model_is_one_sentence(run: Path, tmp_path: Path) -> None:
+    info = json.loads((run / "run.json").read_text())
+    info["model"]["rank"] += 1
+    (tmp_path / "run.json").write_text(json.dumps(info))
+    (tmp_path / "best.safetensors").write_bytes((run / "best.safetensors").read_bytes())
+    with pytest.raises(TcaError, match="not of its best checkpoint"):
+        load_model(tmp_path)
+
+
+def test_scores_that_say_less_than_they_seem_to_are_told(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(**changes: object) -> str:
+        info = json.loads((run / "run.json").read_text()) | changes
+        (tmp_path / "run.json").write_text(json.dumps(info))
+        evaluate(tmp_path, moving_dot(60, classes=6, seed=1, split="validation"))
+        return " ".join(capsys.readouterr().err.split())
+
+    (tmp_path / "best.safetensors").write_bytes((run / "best.safetensors").read_bytes())
+    assert told() == ""
+    assert "is not finished" in told(finished=False)
+    assert "was trained on validation" in told(split="validation")
+    assert "was chosen on validation" in told(holdout={"split": "validation"})
+
+
+def test_scores_that_are_no_numbers_are_refused(run: Path) -> None:
+    store = moving_dot(60, classes=6, seed=1, split="validation")
+    store.motion[7] = np.nan
+    with pytest.raises(TcaError, match=r"no finite scores for row 7 \(id v7\)"):
+        evaluate(run, store)

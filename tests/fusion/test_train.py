@@ -14,6 +14,7 @@ from tca.fusion.evaluate.scoring import evaluate, load_model
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.gasm_cast import GasmCast
 from tca.fusion.run_folder import new_run_folder
+from tca.fusion.train import loop
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.cross_validation import cross_validate
 from tca.fusion.train.loop import TrainSummary, train
@@ -124,10 +125,76 @@ def test_training_stops_when_the_holdout_no_longer_improves(tmp_path: Path) -> N
 
 
 def test_a_loss_that_is_not_a_number_stops_with_the_remedy(tmp_path: Path) -> None:
-    store = moving_dot(80)
-    store.motion[:] = np.inf
+    config = TRAIN.model_copy(update={"lr": 1e30})
     with pytest.raises(TcaError, match=r"the loss is nan in epoch 1.*lower train\.lr"):
+        run_on(moving_dot(80), tmp_path / "run", config=config)
+
+
+def test_features_that_are_no_numbers_are_not_blamed_on_the_learning_rate(tmp_path: Path) -> None:
+    store = moving_dot(80)
+    store.motion[3, 0] = np.inf
+    with pytest.raises(TcaError, match=r"memory\.zarr holds features that are no finite numbers"):
         run_on(store, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_out_of_memory_names_the_batch_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(GasmCast, "forward", full)
+    with pytest.raises(TcaError, match=r"not enough memory for 16 rows.*lower train\.batch_size"):
+        run_on(moving_dot(80), tmp_path / "run")
+
+
+def test_a_split_does_not_choose_checkpoints_for_itself(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be chosen on train, the split that is trained on"):
+        train(moving_dot(80), MODEL, TRAIN, tmp_path / "a", resolved={}, selection=moving_dot(40))
+
+
+def test_at_equal_shares_the_lower_loss_is_the_better_epoch_even_at_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([(0.0, 1.0), (0.0, 3.0), (0.0, 2.0)])
+    monkeypatch.setattr(loop._Training, "_score", lambda self: next(scores))
+    config = TRAIN.model_copy(update={"epochs": 3})
+    assert run_on(moving_dot(80), tmp_path / "run", config=config).best_epoch == 1
+
+
+def test_a_store_that_is_not_complete_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = moving_dot(80)
+    store.status[60:] = 255
+    run_on(store, tmp_path / "run", config=TRAIN.model_copy(update={"epochs": 1}))
+    assert "20 of 80 rows are not extracted yet" in " ".join(capsys.readouterr().err.split())
+
+
+def test_runs_named_at_once_are_different_and_one_that_fails_leaves_no_folder(
+    tmp_path: Path,
+) -> None:
+    first, second = (new_run_folder(tmp_path / "runs", "concat") for _ in range(2))
+    assert [first.name, second.name] == ["concat-001", "concat-002"]
+    single = moving_dot(40)
+    single.label[:] = 2
+    with pytest.raises(TcaError, match="hold 1 class"):
+        run_on(single, first)
+    assert not first.exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TcaError, match="cannot write"):
+        new_run_folder(tmp_path / "file", "concat")
+
+
+def test_somebody_elses_files_are_not_taken_for_an_unfinished_run(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"mine": true}')
+    (tmp_path / "data.jsonl").write_text("precious")
+    with pytest.raises(TcaError, match=r"a run\.json that tca did not write"):
+        run_on(moving_dot(80), tmp_path)
+    assert (tmp_path / "data.jsonl").read_text() == "precious"
+    with pytest.raises(TcaError, match=r"data\.jsonl is a file"):
+        run_on(moving_dot(80), tmp_path / "data.jsonl")
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:

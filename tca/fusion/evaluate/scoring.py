@@ -18,13 +18,14 @@ from sklearn.metrics import (
 from tca.cache.layout import FeatureShapes, differences
 from tca.cache.loader import Loader
 from tca.cache.store import Store
+from tca.console import warn
 from tca.device import autocast, choose_device
 from tca.errors import TcaError
 from tca.fusion.inputs import batch_inputs
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.gasm_cast import GasmCast
 from tca.fusion.model.registry import build
-from tca.fusion.rows import Rows, labelled_rows
+from tca.fusion.rows import Rows, labelled_rows, tell_incomplete
 from tca.fusion.run_folder import RunFolder
 
 BATCH_SIZE = 64
@@ -94,9 +95,17 @@ def load_model(
     """
     folder = RunFolder(run)
     info = folder.info()
-    shapes = FeatureShapes(**(info["shapes"] | {"grid": tuple(info["shapes"]["grid"])}))
-    model = build(ModelConfig(**info["model"]), shapes, len(info["classes"]))
-    model.load_state_dict(folder.load(checkpoint))
+    state = folder.load(checkpoint)
+    try:
+        shapes = FeatureShapes(**(info["shapes"] | {"grid": tuple(info["shapes"]["grid"])}))
+        model = build(ModelConfig(**info["model"]), shapes, len(info["classes"]))
+        model.load_state_dict(state)
+        info["identity"], info["train"]["precision"]
+    except (LookupError, TypeError, ValueError, RuntimeError):
+        raise TcaError(
+            f"{run} cannot be read: its run.json is damaged, from another tca, or not of its "
+            f"{checkpoint} checkpoint; train again."
+        ) from None
     return model.to(choose_device(device)).eval(), info
 
 
@@ -115,6 +124,11 @@ def evaluate(
             is named), or a store without labels.
     """
     model, info = load_model(run, checkpoint, device)
+    if not info.get("finished"):
+        warn(f"{run} is not finished: its training was stopped, or goes on at this moment.")
+    if rows is None:
+        tell_incomplete(store)
+        _tell_seen(info, store.split)
     different = differences(
         {"classes": info["classes"], **info["identity"]},
         {"classes": store.classes, **store.identity},
@@ -137,6 +151,14 @@ def evaluate(
     return _measure(run, checkpoint, store, [store.ids[usable[i]] for i in first], label, mean)
 
 
+def _tell_seen(info: dict[str, Any], split: str) -> None:
+    """Warn if the model was trained on `split`, or its checkpoint chosen on it."""
+    if split == info.get("split"):
+        warn(f"this model was trained on {split}; its scores there say nothing about new videos.")
+    elif split == info.get("holdout", {}).get("split"):
+        warn(f"this model's best checkpoint was chosen on {split}; its scores there are too high.")
+
+
 @torch.no_grad()
 def predict(
     model: GasmCast, store: Store, rows: Rows, precision: str
@@ -149,7 +171,15 @@ def predict(
         with autocast(device, precision):
             scores = model(*batch_inputs(batch, model, device))
         parts.append(scores.double().softmax(-1).cpu().numpy())
-    return np.concatenate(parts)
+    probability = np.concatenate(parts)
+    broken = np.flatnonzero(~np.isfinite(probability).all(1))
+    if len(broken):
+        row = int(rows[broken[0]])
+        raise TcaError(
+            f"the model gives no finite scores for row {row} (id {store.ids[row]}) of {store.path} "
+            f"and {len(broken) - 1} more; its features or the weights are damaged."
+        )
+    return probability
 
 
 def _measure(

@@ -12,8 +12,8 @@ import numpy as np
 from tca.cache.store import Store
 from tca.fusion.evaluate.scoring import evaluate
 from tca.fusion.model.config import ModelConfig
-from tca.fusion.rows import labelled_rows, split_folds
-from tca.fusion.run_folder import write_json
+from tca.fusion.rows import labelled_rows, split_folds, tell_incomplete
+from tca.fusion.run_folder import dropped_if_empty, write_json
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.loop import train
 
@@ -51,15 +51,17 @@ def cross_validate(
     Raises:
         TcaError: as `train`, or more folds than the classes have videos.
     """
+    tell_incomplete(store)
     scores: list[float] = []
     videos = 0
-    parts = split_folds(store, labelled_rows(store), folds, train_config.seed)
-    for number, (rest, fold) in enumerate(parts, 1):
-        folder = run / f"fold-{number}"
-        train(store, model_config, train_config, folder, resolved=resolved, rows=rest)
-        result = evaluate(folder, store, device=train_config.device, rows=fold)
-        scores.append(result.top1)
-        videos += result.videos
+    with dropped_if_empty(run):
+        parts = split_folds(store, labelled_rows(store), folds, train_config.seed)
+        for number, (rest, fold) in enumerate(parts, 1):
+            folder = run / f"fold-{number}"
+            train(store, model_config, train_config, folder, resolved=resolved, rows=rest)
+            result = evaluate(folder, store, device=train_config.device, rows=fold)
+            scores.append(result.top1)
+            videos += result.videos
     summary = FoldSummary(run, scores, float(np.mean(scores)), float(np.std(scores)), videos)
     write_json(run / "folds.json", summary.to_json() | {"run": run.name})
     return summary

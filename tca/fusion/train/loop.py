@@ -6,7 +6,8 @@ import json
 import math
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,19 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 import tca
+from tca.cache.files import writing_failed
 from tca.cache.layout import differences
 from tca.cache.loader import Batch, Loader
 from tca.cache.store import Store
 from tca.console import ProgressLine, note
-from tca.device import autocast, choose_device
-from tca.errors import TcaError
+from tca.device import autocast, choose_device, out_of_memory
+from tca.errors import TcaError, UsageError
 from tca.fusion.inputs import batch_inputs
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.gasm_cast import GasmCast
 from tca.fusion.model.registry import build, parameters
-from tca.fusion.rows import Rows, labelled_rows, split_holdout
-from tca.fusion.run_folder import RunFolder
+from tca.fusion.rows import Rows, labelled_rows, split_holdout, tell_incomplete
+from tca.fusion.run_folder import RunFolder, dropped_if_empty
 from tca.fusion.train.config import TrainConfig
 
 STATISTICS_ROWS = 4096
@@ -81,13 +83,30 @@ def train(
         rows: train on these rows only (their good, labelled ones).
 
     Raises:
+        UsageError: the selection is the split that is trained on.
         TcaError: nothing to learn from, one class, too few videos for the holdout, a finished run
-            in the folder, a selection store of other features, or a loss that is not a number.
+            in the folder, a selection store of other features, features or a loss that are no
+            numbers, no memory, or no room on the disk.
     """
+    with dropped_if_empty(run):
+        return _train(store, model_config, train_config, run, resolved, selection, rows)
+
+
+def _train(
+    store: Store,
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    run: Path,
+    resolved: Mapping[str, Any],
+    selection: Store | None,
+    rows: Rows | None,
+) -> TrainSummary:
     started = time.monotonic()
     usable = labelled_rows(store)
     if rows is not None:
         usable = usable[np.isin(usable, rows)]
+    else:
+        tell_incomplete(store)
     chosen_by = store
     if selection is not None:
         _refuse_other_features(store, selection)
@@ -104,10 +123,12 @@ def train(
         )
     with torch.random.fork_rng():
         torch.manual_seed(train_config.seed)
-        training = _Training(store, fit, chosen_by, held, model_config, train_config)
+        with _explained(train_config, run):
+            training = _Training(store, fit, chosen_by, held, model_config, train_config)
         folder = RunFolder(run)
         info: dict[str, Any] = {
             "finished": False,
+            "split": store.split,
             "variant": model_config.variant,
             "parameters": parameters(training.model),
             "model": model_config.model_dump(mode="json"),
@@ -129,7 +150,8 @@ def train(
             },
         }
         folder.begin(resolved, info)
-        training.go(folder)
+        with _explained(train_config, run):
+            training.go(folder)
     info |= {
         "finished": True,
         "epochs": training.epoch,
@@ -180,6 +202,11 @@ class _Training:
             store, sample, config.batch_size, seed=config.seed, shuffle=False, streams=streams
         ).epoch(0)
         self.model.fit_statistics(self._inputs(batch) for batch in batches)
+        if not all(bool(torch.isfinite(buffer).all()) for buffer in self.model.buffers()):
+            raise TcaError(
+                f"{store.path} holds features that are no finite numbers; extract it again, with "
+                "extract.dtype=float32 if they are too large for float16."
+            )
         self.optimizer = torch.optim.AdamW(
             _groups(self.model, config.weight_decay), lr=config.lr, fused=True
         )
@@ -216,7 +243,8 @@ class _Training:
                     board.add_scalar("holdout/top1", top1, self.step)
                     board.add_scalar("holdout/loss", held_loss, self.step)
                     # Equal shares are common on small holdouts; the loss tells them apart.
-                    better = (top1, -held_loss) > (self.best_top1 or -1.0, -self.best_loss)
+                    best = -1.0 if self.best_top1 is None else self.best_top1
+                    better = (top1, -held_loss) > (best, -self.best_loss)
                     if better:
                         self.best_top1, self.best_loss = top1, held_loss
                 _line(log, report)
@@ -293,6 +321,22 @@ class _Training:
             )
 
 
+@contextmanager
+def _explained(config: TrainConfig, run: Path) -> Iterator[None]:
+    """Turn what the machine runs out of into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise writing_failed(run, error) from None
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise TcaError(
+            f"not enough memory for {config.batch_size} rows at once; free some, or lower "
+            "train.batch_size."
+        ) from None
+
+
 def _groups(model: GasmCast, weight_decay: float) -> list[dict[str, Any]]:
     """Decay matrices only: norms, gates and scales are vectors, biases are called so."""
     decayed: list[Tensor] = []
@@ -306,6 +350,11 @@ def _groups(model: GasmCast, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def _refuse_other_features(store: Store, selection: Store) -> None:
+    if selection.split == store.split:
+        raise UsageError(
+            f"checkpoints cannot be chosen on {store.split}, the split that is trained on; name "
+            "another one, or leave it to train.holdout."
+        )
     different = differences(
         {"classes": store.classes, **store.identity},
         {"classes": selection.classes, **selection.identity},
