@@ -83,9 +83,10 @@ def sync_folder(folder: Path) -> None:
 def writing_failed(path: Path, error: OSError) -> TcaError:
     """Turn the system's reason into one sentence with the remedy."""
     writable = "choose a folder that can be written"
+    again = "run the command again (tca extract goes on where it stopped)"
     remedy = {
-        errno.ENOSPC: "free some space and run the command again: it goes on where it stopped",
-        errno.EDQUOT: "raise the quota and run the command again: it goes on where it stopped",
+        errno.ENOSPC: f"free some space and {again}",
+        errno.EDQUOT: f"raise the quota and {again}",
         errno.EFBIG: "raise the limit on file sizes (ulimit -f) and run the command again",
         errno.EROFS: writable,
         errno.EACCES: writable,

@@ -135,8 +135,9 @@ def _read_sums(path: Path) -> dict[str, str]:
     return {name: digest for digest, _, name in parts if name}
 
 
-def _check_version(store: Path, group: dict[str, Any]) -> None:
-    version = group.get("attributes", {}).get("tca_layout")
+def _check_version(store: Path, group: Any) -> None:
+    attributes = group.get("attributes") if isinstance(group, dict) else None
+    version = attributes.get("tca_layout") if isinstance(attributes, dict) else None
     if version is None:
         raise TcaError(f"{store} is a Zarr group, but not a store of tca; give another path.")
     if version > LAYOUT_VERSION:

@@ -73,20 +73,42 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
         tca_command.main(arguments, prog_name="tca", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; run the same command again to go on.", err=True)
+        click.echo(
+            "interrupted; run the same command again: tca extract goes on where it was, "
+            "all else starts anew.",
+            err=True,
+        )
         return 130
     except TcaError as error:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of a pipe has left; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe has left.
+        _give_up_stdout()
+        return 1
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        # A path too long, a folder that may not be searched, no room for the output.
+        where = error.filename or "the output"
+        click.echo(
+            f"error: cannot use {where}: {error.strerror}; correct that and run the command again.",
+            err=True,
+        )
+        if error.filename is None:
+            _give_up_stdout()
         return 1
     return 0
+
+
+def _give_up_stdout() -> None:
+    """Let stdout lead nowhere, or Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def quiet_libraries() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tca.cli.options import json_option, project_options, splits_option
+from tca.cli.options import chosen_splits, json_option, project_options, splits_option
 from tca.project import load_project
 
 
@@ -43,7 +43,7 @@ def check(
     project, _ = load_project(config, overrides)
     report = check_data(
         project.data,
-        list(dict.fromkeys(splits)) or list(project.data.annotations),
+        chosen_splits(splits, project.data.annotations),
         min_frames=project.extract.min_frames,
         threads=threads,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tca.cli import quiet_libraries
-from tca.cli.options import json_option, project_options, splits_option
+from tca.cli.options import chosen_splits, json_option, project_options, splits_option
 from tca.project import load_project
 
 
@@ -40,15 +40,10 @@ def command(
     quiet_libraries()
     from tca.console import duration, print_json, print_table
     from tca.device import device_names
-    from tca.errors import UsageError
     from tca.extract.run import extract
 
     project, folder = load_project(config, overrides)
-    wanted = splits or tuple(project.data.annotations)
-    if not wanted:
-        raise UsageError(
-            "no split has annotations; name a file in data.annotations of the configuration."
-        )
+    wanted = chosen_splits(splits, project.data.annotations)
     devices = device_names(gpus, device)
     summaries = [
         extract(
@@ -59,7 +54,7 @@ def command(
             folder=folder,
             allow_missing=allow_missing,
         )
-        for split in dict.fromkeys(wanted)
+        for split in wanted
     ]
     if as_json:
         print_json([summary.to_json() for summary in summaries])

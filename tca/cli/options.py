@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from tca.errors import UsageError
 from tca.extract.config import SPLITS
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -22,6 +23,20 @@ def project_options(command: CommandT) -> CommandT:
         help="Configuration file.  [default: ./tca.yaml]",
     )(command)
     return click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")(command)
+
+
+def chosen_splits(splits: Sequence[str], annotations: Collection[str]) -> list[str]:
+    """Return the splits that were asked for, each once; without any, all with annotations.
+
+    Raises:
+        UsageError: there is none.
+    """
+    chosen = list(dict.fromkeys(splits or annotations))
+    if not chosen:
+        raise UsageError(
+            "no split has annotations; name a file in data.annotations of the configuration."
+        )
+    return chosen
 
 
 split_choice = click.Choice(SPLITS)

@@ -12,7 +12,7 @@ from drawn_video import write_video
 from tca.cli import COMMANDS, run
 from tca.config import read_yaml
 from tca.errors import UsageError
-from tca.project import load_project
+from tca.project import load_project, resolved
 
 CONFIG = """
 data:
@@ -134,6 +134,20 @@ def test_the_whole_job_as_it_is_typed(project: Path, capsys: pytest.CaptureFixtu
         (["cache", "info", "nowhere"], 1, "there is no store at nowhere"),
         (["frobnicate"], 2, "No such command"),
         (["init", "--data", "videos"], 2, "tca.yaml is there already"),
+        (["data", "check", "data.annotations={}"], 2, "no split has annotations"),
+        (["extract", "data.videos=~no-such-user/x"], 1, "cannot read the folder '~no-such-user/x'"),
+        (
+            ["extract", "motion.weights=~no-such-user/x.pth"],
+            1,
+            "cannot read the weights ~no-such-user/x.pth",
+        ),
+        (["extract", "train.lr=inf"], 2, "'train.lr' to inf"),
+        (["extract", "train.seed=4294967296"], 2, "less than 4294967296"),
+        (["extract", "semantic.weights=random:9999999999999999999"], 2, "need a whole number"),
+        (["extract", "train=null"], 2, "must be a block of keys (epochs, batch_size, lr"),
+        (["extract", "--device", "meta"], 2, "the device 'meta' is not here"),
+        (["cache", "info", "a" * 300], 1, "File name too long"),
+        (["train-fusion", "--run", "labels.json", "stores=no/{split}"], 1, "there is no store"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_sentence(
@@ -147,6 +161,29 @@ def test_what_a_user_gets_wrong_is_one_sentence(
     shown = capsys.readouterr().err
     assert says in " ".join(shown.split())
     assert "Traceback" not in shown
+
+
+def test_output_that_cannot_be_written_is_one_sentence(project: Path) -> None:
+    program = "import sys; from tca.cli import run; sys.exit(run(['--help']))"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot use the output: No space left on device")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_resolved_configuration_finds_local_weights_from_anywhere(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "weights").mkdir()
+    loaded, _ = load_project(None, ["semantic.weights=weights"])
+    assert resolved(loaded)["semantic"]["weights"] == str(project / "weights")
+    monkeypatch.chdir(project.parent)
+    loaded, folder = load_project(Path(project.name, "tca.yaml"), ["semantic.weights=weights"])
+    assert (folder / loaded.semantic.weights).samefile(project / "weights")
+    assert resolved(loaded)["motion"]["weights"] == "random:0"
 
 
 def test_without_a_configuration_one_sentence_says_how_to_get_one(
