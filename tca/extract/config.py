@@ -37,7 +37,9 @@ class DataConfig(Section):
         None, description="labels of a split whose annotations have none: CSV of id;class"
     )
     flip: Path | None = Field(
-        None, description="JSON whose left/right table swaps labels under a horizontal flip"
+        None,
+        description="JSON whose left/right table swaps labels under a horizontal flip; for views "
+        "to come, nothing is flipped yet",
     )
 
 
