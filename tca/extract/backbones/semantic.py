@@ -141,8 +141,8 @@ class SemanticBackbone(nn.Module):
     @torch.inference_mode()
     def _proved(self) -> SemanticBackbone:
         """Return this backbone if it gives the patches that it promises, tried on one frame."""
-        frame = torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8)
         try:
+            frame = torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8)
             shape = tuple(self(frame).shape)
         except Exception as error:
             raise UsageError(
