@@ -12,13 +12,18 @@ from tca.project import load_project, resolved
 
 @click.command("train-fusion")
 @project_options
-@click.option("--split", type=split_choice, default="train", show_default=True)
+@click.option("--split", type=split_choice, help="The same as train.split=SPLIT.")
 @click.option(
     "--select-on",
     type=split_choice,
-    help="Choose the best checkpoint on this split instead of a part held out of training.",
+    help="Choose the best checkpoint on this split instead of a part held out of training; the "
+    "same as train.select_on=SPLIT.",
 )
-@click.option("--folds", type=click.IntRange(2), help="Cross-validate inside the split instead.")
+@click.option(
+    "--folds",
+    type=click.IntRange(2),
+    help="Cross-validate inside the split instead; the same as train.folds=N.",
+)
 @click.option(
     "--run", type=click.Path(path_type=Path), help="Run folder to make.  [default: runs/VARIANT-N]"
 )
@@ -26,7 +31,7 @@ from tca.project import load_project, resolved
 def command(
     config: Path | None,
     overrides: tuple[str, ...],
-    split: str,
+    split: str | None,
     select_on: str | None,
     folds: int | None,
     run: Path | None,
@@ -45,20 +50,22 @@ def command(
     """
     from tca.cache.store import Store
     from tca.console import duration, note, print_json, print_table
-    from tca.errors import UsageError
     from tca.fusion.run_folder import new_run_folder
     from tca.fusion.train.cross_validation import cross_validate
     from tca.fusion.train.loop import train
 
-    if folds is not None and select_on is not None:
-        raise UsageError("--folds and --select-on exclude each other; leave one out.")
-    project, _ = load_project(config, overrides)
-    store = Store.open(project.store(split))
-    selection = None if select_on is None else Store.open(project.store(select_on))
+    flags = {"split": split, "select_on": select_on, "folds": folds}
+    given = [f"train.{name}={value}" for name, value in flags.items() if value is not None]
+    project, _ = load_project(config, (*overrides, *given))
+    settings = project.train
+    store = Store.open(project.store(settings.split))
+    chooser = settings.select_on
+    selection = None if chooser is None else Store.open(project.store(chooser))
     run = run or new_run_folder(project.runs, project.model.variant)
-    settings = resolved(project)
-    if folds is not None:
-        folded = cross_validate(store, project.model, project.train, folds, run, resolved=settings)
+    if settings.folds is not None:
+        folded = cross_validate(
+            store, project.model, settings, settings.folds, run, resolved=resolved(project)
+        )
         if as_json:
             print_json(folded.to_json())
             return
@@ -66,10 +73,12 @@ def command(
             (f"fold {number}", f"{top1:.3f}") for number, top1 in enumerate(folded.folds, 1)
         ]
         rows += [("mean top-1", f"{folded.mean:.3f}"), ("spread", f"{folded.spread:.3f}")]
-        print_table(f"{folds}-fold cross-validation of {split}: {run}", ["", ""], rows)
+        print_table(
+            f"{settings.folds}-fold cross-validation of {settings.split}: {run}", ["", ""], rows
+        )
         return
     summary = train(
-        store, project.model, project.train, run, resolved=settings, selection=selection
+        store, project.model, settings, run, resolved=resolved(project), selection=selection
     )
     if as_json:
         print_json(summary.to_json())

@@ -38,8 +38,8 @@ class DataConfig(Section):
     )
     flip: Path | None = Field(
         None,
-        description="JSON whose left/right table swaps labels under a horizontal flip; for views "
-        "to come, nothing is flipped yet",
+        description="JSON whose left/right table swaps labels under a horizontal flip; `tca data "
+        "check` holds it against the classes, no view is flipped yet",
     )
 
 

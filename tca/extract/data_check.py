@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from tca.console import ProgressLine
-from tca.extract.annotations import Annotations, Video, read_annotations
+from tca.extract.annotations import (
+    Annotations,
+    Video,
+    read_annotations,
+    read_classes,
+    read_flip_table,
+)
 from tca.extract.config import DataConfig
 from tca.extract.distribution import Distribution, describe
 from tca.extract.probe import Probe, probe
@@ -87,11 +93,14 @@ class DataReport:
         min_frames: frames that a video needs, as the configuration has it.
         splits: one report a split.
         shared: ids that two splits have in common, by `SPLIT+SPLIT`.
+        flips: the class that each class becomes under a horizontal flip, where it is another;
+            None without a table.
     """
 
     min_frames: int
     splits: list[SplitReport]
     shared: dict[str, list[str]] = field(default_factory=dict)
+    flips: dict[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON."""
@@ -117,7 +126,20 @@ def check_data(
     reports = [_check_split(split, min_frames, threads) for split in annotations]
     ids = {split.split: {video.id for video in split.videos} for split in annotations}
     shared = {f"{a}+{b}": sorted(ids[a] & ids[b]) for a, b in combinations(ids, 2)}
-    return DataReport(min_frames, reports, {pair: both for pair, both in shared.items() if both})
+    return DataReport(
+        min_frames,
+        reports,
+        {pair: both for pair, both in shared.items() if both},
+        _flips(config),
+    )
+
+
+def _flips(config: DataConfig) -> dict[str, str] | None:
+    if config.flip is None:
+        return None
+    classes = read_classes(config)
+    flipped = read_flip_table(config.flip, classes)
+    return {classes[a]: classes[b] for a, b in enumerate(flipped) if a != b}
 
 
 def _check_split(annotations: Annotations, min_frames: int, threads: int) -> SplitReport:

@@ -46,6 +46,13 @@ def print_report(report: DataReport) -> None:
     for part in report.splits:
         _print_problems(part)
     _print_classes(report)
+    if report.flips is not None:
+        pairs = [(a, b) for a, b in report.flips.items() if a < b]
+        print_table(
+            "Classes that a horizontal flip exchanges",
+            ["class", "becomes"],
+            pairs or [("none", "")],
+        )
     for pair, ids in report.shared.items():
         first, second = pair.split("+")
         named = ", ".join(ids[:SHOWN])

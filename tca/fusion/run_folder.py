@@ -116,6 +116,11 @@ class RunFolder:
         try:
             info = json.loads(file.read_text(encoding="utf-8"))
         except OSError:
+            if (self.path / "folds.json").is_file():
+                raise TcaError(
+                    f"{self.path} holds a cross-validation, not one run; its scores are in "
+                    f"folds.json, its runs are {self.path / 'fold-1'} and so on."
+                ) from None
             raise TcaError(
                 f"{self.path} is not a run folder: it has no run.json; "
                 "give the folder that `tca train-fusion` printed."

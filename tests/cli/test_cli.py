@@ -103,7 +103,12 @@ def test_the_whole_job_as_it_is_typed(project: Path, capsys: pytest.CaptureFixtu
     assert run(["train-fusion", "--folds", "2", "train.holdout=0"]) == 0
     assert "mean top-1" in capsys.readouterr().out
 
-    # The resolved configuration repeats the run from anywhere.
+    assert run(["evaluate", "--run", "runs/gasm_cast-002"]) == 1
+    assert "holds a cross-validation" in capsys.readouterr().err
+
+    # The resolved configuration repeats the run from anywhere, whatever flags it was given.
+    assert run(["train-fusion", "--select-on", "validation", "--run", "runs/chosen"]) == 0
+    assert read_yaml(project / "runs/chosen/config.yaml")["train"]["select_on"] == "validation"
     os.chdir(project / "videos")
     config = str(project / "runs/gasm_cast-001/config.yaml")
     assert run(["train-fusion", "--config", config, "--run", str(project / "runs/again")]) == 0
@@ -144,7 +149,7 @@ def test_the_whole_job_as_it_is_typed(project: Path, capsys: pytest.CaptureFixtu
         (["extract", "train.lr=inf"], 2, "'train.lr' to inf"),
         (["extract", "train.seed=4294967296"], 2, "less than 4294967296"),
         (["extract", "semantic.weights=random:9999999999999999999"], 2, "need a whole number"),
-        (["extract", "train=null"], 2, "must be a block of keys (epochs, batch_size, lr"),
+        (["extract", "train=null"], 2, "must be a block of keys (split, select_on, folds"),
         (["extract", "--device", "meta"], 2, "the device 'meta' is not here"),
         (["cache", "info", "a" * 300], 1, "File name too long"),
         (["train-fusion", "--run", "labels.json", "stores=no/{split}"], 1, "there is no store"),

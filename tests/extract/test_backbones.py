@@ -94,7 +94,7 @@ def test_sizes_that_do_not_fit_are_refused(shared: Path) -> None:
         SemanticBackbone.load(SemanticConfig(weights="random:0", sizes=SMALL_VIT, size=100), HERE)
     with pytest.raises(UsageError, match="no transformers model type"):
         SemanticBackbone.load(SemanticConfig(weights="random:0", architecture="dino9"), HERE)
-    with pytest.raises(UsageError, match="shapes random weights only"):
+    with pytest.raises(UsageError, match="shape random weights only"):
         SemanticBackbone.load(
             SemanticConfig(weights=str(shared / "weights/dinov2-vits14"), sizes=SMALL_VIT), HERE
         )

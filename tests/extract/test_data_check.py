@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tca.console import ProgressLine
-from tca.errors import UsageError
+from tca.errors import TcaError, UsageError
 from tca.extract import data_check
 from tca.extract.config import DataConfig
 from tca.extract.data_check import DataReport, check_data
@@ -270,3 +270,21 @@ def test_histograms_have_few_bins_for_any_span(span: float) -> None:
     assert found is not None
     assert 5 <= len(found.histogram) <= 12
     assert sum(found.histogram.values()) == 41
+
+
+def test_the_flip_table_is_held_against_the_classes(shared: Path, tmp_path: Path) -> None:
+    labels = shared / "data/gestures/labels"
+    (tmp_path / "train.csv").write_text("1;Swiping something up\n")
+    config = DataConfig(
+        videos=tmp_path,
+        labels=labels / "labels.json",
+        annotations={"train": tmp_path / "train.csv"},
+        flip=labels / "flip.json",
+    )
+    report = check_data(config, ["train"], min_frames=8, threads=1)
+    left, right = "Swiping something to the left", "Swiping something to the right"
+    assert report.flips == {left: right, right: left}
+    (tmp_path / "flip.json").write_text('{"left/right": {"Swiping nothing": "x"}}')
+    wrong = config.model_copy(update={"flip": tmp_path / "flip.json"})
+    with pytest.raises(TcaError, match=r"flip\.json"):
+        check_data(wrong, ["train"], min_frames=8, threads=1)

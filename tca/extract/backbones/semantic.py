@@ -98,10 +98,10 @@ class SemanticBackbone(nn.Module):
         seed = random_seed(config.weights)
         if seed is not None:
             return cls(_random(config, seed), config.size)._proved()
-        if config.sizes:
+        if config.sizes or config.architecture != SemanticConfig().architecture:
             raise UsageError(
-                "semantic.sizes shapes random weights only; remove it, or set "
-                "semantic.weights=random:SEED."
+                "semantic.architecture and semantic.sizes shape random weights only; remove them, "
+                "or set semantic.weights=random:SEED."
             )
         local = folder / os.path.expanduser(config.weights)
         if local.is_file():

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tca.config import Section
 
+SplitName = Literal["train", "validation", "test"]
+
 
 class TrainConfig(Section):
-    """How a fusion model is trained and which of its checkpoints is the best."""
+    """What a fusion model is trained on, how, and which of its checkpoints is the best."""
 
+    split: SplitName = Field("train", description="split whose store is trained on")
+    select_on: SplitName | None = Field(
+        None, description="split that chooses the best checkpoint instead of a holdout"
+    )
+    folds: int | None = Field(
+        None, ge=2, description="cross-validate inside the split with this many folds"
+    )
     epochs: int = Field(30, ge=1, description="passes over the training rows")
     batch_size: int = Field(32, ge=1, description="rows a step")
     lr: float = Field(5e-4, gt=0, description="highest learning rate of AdamW")
@@ -43,3 +52,9 @@ class TrainConfig(Section):
     seed: int = Field(
         0, ge=0, lt=2**32, description="of initial weights, order, dropout and the holdout"
     )
+
+    @model_validator(mode="after")
+    def _chosen_once(self) -> TrainConfig:
+        if self.folds is not None and self.select_on is not None:
+            raise ValueError("train.folds and train.select_on exclude each other; leave one out")
+        return self
