@@ -107,15 +107,22 @@ def confusion_table(confusion: np.ndarray[Any, Any], names: Sequence[str]) -> st
     )
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> str:
-    """Return a table; the first column is text, the others are numbers."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table; its first column and what is no number are aligned as text."""
+    head = "".join(
+        f"<th{_kind([row[place] for row in rows])}>{html.escape(name)}</th>"
+        for place, name in enumerate(columns)
+    )
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+        "<tr>"
+        + "".join(f"<td{_kind([cell])}>{html.escape(str(cell))}</td>" for cell in row)
+        + "</tr>"
         for row in rows
     )
-    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    return (
-        f'<div class="wide"><table>{title}<thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    whole = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="wide"><table>{whole}</table></div>'
+
+
+def _kind(cells: Sequence[object]) -> str:
+    """Return the class attribute of cells that hold words."""
+    return "" if all(str(cell)[:1].isdigit() for cell in cells) else ' class="words"'

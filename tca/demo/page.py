@@ -66,10 +66,10 @@ p { max-width: 72ch; margin: 8px 0; }
 .tile span { color: var(--soft); font-size: 14px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 14.5px; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); padding-bottom: 6px; }
 th, td { padding: 5px 12px; border-bottom: 1px solid var(--rule); text-align: right;
   vertical-align: top; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th:first-child, td:first-child { padding-left: 0; }
+th:first-child, td:first-child, .words { text-align: left; }
 thead th { color: var(--soft); font-weight: 600; }
 .confusion th, .confusion td { padding: 4px 6px; }
 .confusion td { min-width: 34px; text-align: center; border: 1px solid var(--rule); }

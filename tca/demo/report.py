@@ -134,7 +134,7 @@ def _curves(result: DemoResult) -> str:
         top1 = Line("holdout", "var(--orange)", [(e["epoch"], e["holdout_top1"]) for e in held])
         charts.append(line_chart("Top-1", [top1], "epoch", 1.0, best))
     highest = max(y for line in losses for _, y in line.points)
-    charts.insert(0, line_chart("Loss", losses, "epoch", 0.5 * np.ceil(2 * highest), best))
+    charts.insert(0, line_chart("Loss", losses, "epoch", 0.8 * np.ceil(highest / 0.8), best))
     held_out = (
         f" The dashed line is the best epoch on {result.training.holdout_rows} clips held out of "
         "training, whose weights are scored; the validation split had no part in choosing it. The "
