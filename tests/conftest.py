@@ -1,6 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
+
+# As the command line does, before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")

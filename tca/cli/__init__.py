@@ -71,6 +71,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
+    _prepare_libraries()
     try:
         tca_command.main(arguments, prog_name="tca", standalone_mode=False)
         sys.stdout.flush()
@@ -111,13 +112,16 @@ def _give_up_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def quiet_libraries() -> None:
-    """Stop the libraries below from drawing bars and warnings of their own into ours."""
-    # Set before they are imported; a user who wants to see them sets them himself.
+def _prepare_libraries() -> None:
+    """Set what the libraries below read when they are imported; what a user has set stays."""
     settings: dict[str, Any] = {
+        # No bars and warnings of their own between ours.
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        # Threads that wait for each other sleep: spinning, they take the cores from the decoding
+        # threads and from whoever else works on the machine.
+        "OMP_WAIT_POLICY": "PASSIVE",
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)

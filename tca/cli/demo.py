@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from tca.cli import quiet_libraries
 from tca.cli.options import json_option
 
 
@@ -33,7 +32,6 @@ def command(folder: Path, seed: int, as_json: bool) -> None:
       tca demo
       tca demo --folder /tmp/demo --json
     """
-    quiet_libraries()
     from tca.console import note, print_json, print_table
     from tca.demo.demo import run_demo
 

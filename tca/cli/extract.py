@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from tca.cli import quiet_libraries
 from tca.cli.options import chosen_splits, json_option, project_options, splits_option
 from tca.project import load_project
 
@@ -37,7 +36,6 @@ def command(
       tca extract --split train --gpus 0,1
       tca extract --split validation --allow-missing semantic.keep=frames semantic.pool=2
     """
-    quiet_libraries()
     from tca.console import duration, print_json, print_table
     from tca.device import device_names
     from tca.extract.run import extract

@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from tca.cache.layout import Status
 from tca.extract.sampling import frame_indices
+from tca.extract.truncation import missing_bytes
 
 HELD_BYTES = 256 * 2**20
 """Decoded frames of one video that are held in memory; a longer video is decoded twice."""
@@ -133,6 +134,9 @@ def in_order(container: InputContainer, stream: VideoStream) -> Iterator[av.Vide
         with suppress(av.FFmpegError):
             yield from stream.decode(None)
         raise
+    missing = missing_bytes(Path(container.name.removeprefix("file:")))
+    if missing:
+        raise av.error.EOFError(0, f"the file ends {missing} bytes early")
 
 
 def _decode_all(

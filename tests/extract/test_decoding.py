@@ -12,6 +12,7 @@ from tca.cache.layout import Status
 from tca.extract import decoding
 from tca.extract.decoding import VideoError, decode
 from tca.extract.sampling import frame_indices
+from tca.extract.truncation import missing_bytes
 
 needs_ffmpeg = pytest.mark.skipif(
     shutil.which("ffmpeg") is None, reason="needs the ffmpeg program (Debian package ffmpeg)"
@@ -109,6 +110,16 @@ def test_a_truncated_webm_gives_a_clip_or_a_reason(tmp_path: Path, share: float)
     clip = decode(cut, min_frames=1)
     assert 1 <= clip.count < 29
     assert [bar(p) for p in clip.frames] == frame_indices(clip.count).tolist()
+    # FFmpeg does not say so; the file does.
+    assert clip.broken == f"the file ends {len(whole) - cut.stat().st_size} bytes early"
+    with pytest.raises(VideoError, match=rf"breaks off after {clip.count} frames, 29 are needed"):
+        decode(cut, min_frames=29)
+
+
+def test_real_clips_are_whole(shared: Path) -> None:
+    folders = [shared / "data/gestures/videos", shared / "data/ssv2/videos", shared / "data/odd"]
+    files = [path for folder in folders for path in folder.iterdir()]
+    assert [path.name for path in files if missing_bytes(path)] == []
 
 
 def test_a_long_video_is_decoded_twice_with_the_same_result(
