@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -84,13 +85,20 @@ def split_folds(store: Store, rows: Rows, folds: int, seed: int) -> list[tuple[R
         TcaError: no class has as many videos as there are folds.
     """
     videos, label = _videos(store, rows)
-    largest = int(np.bincount(label).max())
+    counts = np.bincount(label)
+    largest = int(counts.max())
     if not 2 <= folds <= largest:
         raise TcaError(
             f"{folds} folds do not fit: the largest class has {largest} videos; "
             f"choose 2 to {largest} folds."
         )
-    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(videos, label)
+    small = int(((counts > 0) & (counts < folds)).sum())
+    if small:
+        warn(f"{small} classes have fewer videos than the {folds} folds: some folds lack them.")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        folded = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        parts = list(folded.split(videos, label))
     of_row = store.video[rows]
     return [
         (rows[np.isin(of_row, videos[rest])], rows[np.isin(of_row, videos[fold])])

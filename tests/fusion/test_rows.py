@@ -50,3 +50,14 @@ def test_folds_part_the_videos() -> None:
     for rest, fold in folds:
         assert not set(store.video[rest]) & set(store.video[fold])
         assert np.bincount(store.label[fold]).tolist() == [6, 6, 6, 6]
+
+
+def test_classes_smaller_than_the_folds_are_told_in_our_words(
+    capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    store = moving_dot(60, classes=4)
+    store.label = np.array([0] * 29 + [1] * 29 + [2] * 2, dtype=np.int32)
+    folds = split_folds(store, labelled_rows(store), 5, seed=0)
+    assert sorted(row for _, fold in folds for row in fold) == list(range(60))
+    assert "1 classes have fewer videos than the 5 folds" in capsys.readouterr().err
+    assert not recwarn.list
