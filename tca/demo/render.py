@@ -23,8 +23,8 @@ from tca.demo.painter import HEIGHT, Frame, paint
 from tca.demo.scenes import SPLIT_NUMBERS, Scene, draw_scene
 
 FRAMES_A_SECOND = 12
-FRAMES_LEFT = 0
-"""Frames before the break of the truncated video; too few to count as a video."""
+FRAMES_LEFT = 5
+"""Whole frames before the break of the truncated video: too few to count as one."""
 
 _ENCODER = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "crf": "34", "b": "0"}
 
