@@ -11,6 +11,7 @@ The strength is chosen by cross-validation inside the training part.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from tca.cache.layout import differences
 from tca.cache.store import Store
 from tca.console import print_table
-from tca.errors import UsageError
+from tca.errors import TcaError, UsageError
 from tca.fusion.rows import Rows, labelled_rows, split_folds
 
 STRENGTHS = np.logspace(1, 6, 6)
@@ -108,4 +109,7 @@ def main(store_path: Path, pool_grid: int, folds: int, seed: int, test_path: Pat
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except TcaError as error:
+        sys.exit(f"error: {error}")
