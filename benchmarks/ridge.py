@@ -23,6 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tca.cache.layout import differences
+from tca.cache.residency import read_decoded
 from tca.cache.store import Store
 from tca.console import print_table
 from tca.errors import TcaError, UsageError
@@ -38,7 +39,7 @@ def semantic_features(store: Store, rows: Rows, cells: int, departures: bool) ->
     down, right = (-(-side // min(cells, side)) for side in (height, across))
     parts = []
     for row in rows:
-        patches = store.read("semantic", np.asarray([row]))[0].astype(np.float32)
+        patches = read_decoded(store, "semantic", np.asarray([row]))[0].float().numpy()
         frames = patches.reshape(-1, height, across, patches.shape[-1])
         pooled = np.stack(
             [
@@ -54,7 +55,7 @@ def semantic_features(store: Store, rows: Rows, cells: int, departures: bool) ->
 
 def motion_features(store: Store, rows: Rows) -> Features:
     """Return all segments in order, (rows, features)."""
-    return store.read("motion", rows).astype(np.float32).reshape(len(rows), -1)
+    return read_decoded(store, "motion", rows).float().numpy().reshape(len(rows), -1)
 
 
 def fitted(features: Features, label: np.ndarray[Any, Any], seed: int) -> Any:

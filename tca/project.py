@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 from pydantic import Field, field_validator
 
+from tca.cache.config import LoaderConfig
 from tca.cache.files import write_atomic
+from tca.cache.remote import as_place
 from tca.config import dump_commented, dump_yaml, load_config
 from tca.errors import UsageError
 from tca.extract.config import DataConfig, MotionConfig, SemanticConfig, Stage1Config
@@ -28,8 +30,9 @@ class Project(Stage1Config):
 
     model: ModelConfig = Field(ModelConfig(), description="the fusion model")
     train: TrainConfig = Field(TrainConfig(), description="how it is trained")
+    loader: LoaderConfig = Field(LoaderConfig(), description="how features are read")
     stores: str = Field(
-        "cache/{split}.zarr", description="path of a store; {split} is replaced by the split"
+        "cache/{split}.zarr", description="path or URL of a store; {split} is replaced by the split"
     )
     runs: Path = Field(Path("runs"), description="folder of run folders")
 
@@ -40,9 +43,23 @@ class Project(Stage1Config):
             raise ValueError("it must contain {split}, or all splits would share one store")
         return value
 
-    def store(self, split: str) -> Path:
-        """Return the path of one split's store."""
-        return Path(self.stores.replace("{split}", split))
+    def store(self, split: str) -> Path | str:
+        """Return where one split's store lies: a path, or a URL as text."""
+        return as_place(self.stores.replace("{split}", split))
+
+    def local_store(self, split: str) -> Path:
+        """Return where to write one split's store.
+
+        Raises:
+            UsageError: that is a URL.
+        """
+        store = self.store(split)
+        if not isinstance(store, Path):
+            raise UsageError(
+                f"stores is {self.stores}, and extract writes to disks only; name a path, and "
+                "copy the store there when it is complete."
+            )
+        return store
 
 
 def load_project(file: Path | None, overrides: Iterable[str]) -> tuple[Project, Path]:
@@ -89,10 +106,15 @@ def _anchored(project: Project, folder: Path) -> Project:
             "data": DataConfig(**paths),
             "semantic": _with_local_weights(project.semantic, folder),
             "motion": _with_local_weights(project.motion, folder),
-            "stores": str(folder / _at_home(Path(project.stores))),
+            "stores": _anchored_stores(project.stores, folder),
             "runs": folder / _at_home(project.runs),
         }
     )
+
+
+def _anchored_stores(stores: str, folder: Path) -> str:
+    place = as_place(stores)
+    return place if isinstance(place, str) else str(folder / _at_home(place))
 
 
 WeightsT = TypeVar("WeightsT", SemanticConfig, MotionConfig)

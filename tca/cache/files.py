@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from tca.errors import TcaError
@@ -20,14 +21,25 @@ def write_atomic(path: Path, parts: Iterable[Buffer]) -> None:
     Raises:
         TcaError: disk full, read-only or otherwise not writable; nothing is left behind.
     """
+    with replacing(path) as file:
+        for part in parts:
+            view = memoryview(part).cast("B")
+            while view:
+                view = view[file.write(view) :]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[FileIO]:
+    """Give a new file under a temporary name; at the end of the block flush, rename to `path`.
+
+    Raises:
+        TcaError: disk full, read-only or otherwise not writable; nothing is left behind.
+    """
     temporary = temporary_path(path)
     try:
         _make_folder(path.parent)
-        with open(temporary, "wb", buffering=0) as file:
-            for part in parts:
-                view = memoryview(part).cast("B")
-                while view:
-                    view = view[file.write(view) :]
+        with open(temporary, "w+b", buffering=0) as file:
+            yield file
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)

@@ -44,11 +44,11 @@ def describe(store: Store) -> dict[str, Any]:
             name: {
                 "shape": list(stream.shape),
                 "type": stream.dtype.name,
-                "bytes": sum(_sizes(store.path / name)),
+                "bytes": sum(_sizes(store.folder / name)),
             }
             for name, stream in store.streams.items()
         },
-        "bytes": sum(_sizes(store.path)),
+        "bytes": sum(_sizes(store.folder)),
         "classes": len(store.classes),
         "labels": dict(zip(store.classes, labels.tolist(), strict=True)),
         "unlabelled": int((store.label < 0).sum()),

@@ -5,7 +5,8 @@ Both sides of the contract import these names, and nothing here reads or writes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -16,6 +17,20 @@ LAYOUT_VERSION = 1
 """Raised when a store written before can no longer be read by the same code."""
 
 STREAMS = ("semantic", "motion")
+
+TYPES = ("float16", "bfloat16", "float32", "int8")
+"""Stored types of features; int8 has one float16 scale a patch or segment."""
+
+SCALE = "_scale"
+"""Ends the name of the array of scales that belongs to an int8 stream."""
+
+COLUMNS: dict[str, np.dtype[Any]] = {
+    "label": np.dtype("i4"),
+    "video": np.dtype("i4"),
+    "view": np.dtype("u1"),
+}
+"""Arrays of one number a row, written at creation."""
+
 ROWS_PER_SHARD = 256
 MIN_ROWS_PER_SHARD = 8
 SHARDS_PER_DEVICE = 8
@@ -43,16 +58,16 @@ def status_words(status: int) -> str:
 
 
 @dataclass(frozen=True)
-class Stream:
-    """One feature array: `shape` includes the rows, (N, …)."""
+class FeatureArray:
+    """One array of features, or of their scales, as it lies on disk.
 
-    shape: tuple[int, ...]
+    Attributes:
+        row_shape: shape of one row.
+        dtype: numpy type of the stored numbers.
+    """
+
+    row_shape: tuple[int, ...]
     dtype: np.dtype[Any]
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        """Shape of one row."""
-        return self.shape[1:]
 
     @property
     def row_bytes(self) -> int:
@@ -61,8 +76,52 @@ class Stream:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """The features of one stream.
+
+    Attributes:
+        shape: shape with the rows, (N, …, width).
+        type: what the numbers mean, one of `TYPES`.
+    """
+
+    shape: tuple[int, ...]
+    type: str
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return self.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored numbers: bfloat16 lies on disk as uint16."""
+        return np.dtype("uint16" if self.type == "bfloat16" else self.type)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row with its scales, without checksums."""
+        return sum(array.row_bytes for array in self.arrays("").values())
+
+    def arrays(self, name: str) -> dict[str, FeatureArray]:
+        """Return the arrays that hold the stream `name`: itself, and for int8 its scales."""
+        found = {name: FeatureArray(self.row_shape, self.dtype)}
+        if self.type == "int8":
+            found[name + SCALE] = FeatureArray(self.row_shape[:-1], np.dtype("float16"))
+        return found
+
+
+def feature_arrays(streams: Mapping[str, Stream]) -> dict[str, FeatureArray]:
+    """Return every array that holds features or their scales, by name."""
+    return {
+        array: what
+        for name, stream in streams.items()
+        for array, what in stream.arrays(name).items()
+    }
+
+
+@dataclass(frozen=True)
 class FeatureShapes:
-    """The numbers a fusion model is built from.
+    """The numbers a fusion model is built from; 0 for what a stream that is not stored would say.
 
     Attributes:
         segments: time steps the semantic stream keeps, None for a time average.
@@ -90,13 +149,89 @@ class RowTable:
         view: index of the row's view; uint8.
     """
 
-    ids: list[str]
+    ids: Sequence[str]
     label: np.ndarray[Any, np.dtype[np.int32]]
     video: np.ndarray[Any, np.dtype[np.int32]]
     view: np.ndarray[Any, np.dtype[np.uint8]]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """All that a store is made with; what is missing then is only its features.
+
+    Attributes:
+        split: train, validation or test.
+        rows: ids, labels, videos and views.
+        streams: shape and type of "semantic", "motion" or both.
+        rows_per_shard: rows in one shard, fixed from now on.
+        classes: class names, by label.
+        identity: what makes the features; compared by training and evaluation.
+        record: versions and sources, shown only; no times or host names.
+        grid: patches (vertically, horizontally) of the semantic stream.
+    """
+
+    split: str
+    rows: RowTable
+    streams: Mapping[str, Stream]
+    rows_per_shard: int
+    classes: Sequence[str]
+    identity: Mapping[str, Any]
+    record: Mapping[str, Any]
+    grid: tuple[int, int]
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return -(-len(self.rows) // self.rows_per_shard)
+
+    def shard_rows(self, shard: int) -> range:
+        """Return the row numbers of one shard; the last one may be shorter."""
+        first = shard * self.rows_per_shard
+        return range(first, min(first + self.rows_per_shard, len(self.rows)))
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what the group's attributes hold, ready for JSON."""
+        return {
+            "tca_layout": LAYOUT_VERSION,
+            "split": self.split,
+            "classes": list(self.classes),
+            "grid": list(self.grid),
+            "identity": dict(self.identity),
+            "record": dict(self.record),
+        }
+
+    def differences(self, found: StoreSpec) -> list[str]:
+        """Say how `found` differs in anything but `rows_per_shard` and `record`."""
+        ours, theirs = self._compared(), found._compared()
+        if ours["rows"] != theirs["rows"]:
+            # Their number says it all.
+            ours["row"] = theirs["row"] = None
+        return differences(ours, theirs)
+
+    def _compared(self) -> Any:
+        """Return all that must be equal for a store to be continued, as JSON spells it."""
+        return json.loads(
+            json.dumps(
+                {
+                    "split": self.split,
+                    "classes": list(self.classes),
+                    "grid": self.grid,
+                    "identity": self.identity,
+                    "streams": {
+                        name: f"{stream.type} {stream.row_shape} a row"
+                        for name, stream in self.streams.items()
+                    },
+                    "rows": len(self.rows),
+                    "row": {
+                        "id": list(self.rows.ids),
+                        **{name: getattr(self.rows, name).tolist() for name in COLUMNS},
+                    },
+                }
+            )
+        )
 
 
 def rows_per_shard(rows: int, devices: int = 1) -> int:

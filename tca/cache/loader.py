@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import pairwise
+from threading import Event
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tca.cache.layout import STREAMS, Stream
+from tca.cache.buffers import Buffers
+from tca.cache.config import LoaderConfig
+from tca.cache.layout import SCALE
+from tca.cache.memory import available_memory
+from tca.cache.order import Order, Plan, Rows, as_given, plan, shuffled_blocks, shuffled_rows
+from tca.cache.read_ahead import read_ahead
+from tca.cache.residency import CPU, RowSource, open_source
 from tca.cache.store import Store
+from tca.cache.types import decode
+from tca.cache.windows import Mixer, read_window
+from tca.errors import TcaError
 
-PREFETCH = 2
-"""Batches read ahead of the one in use."""
-
-Rows = np.ndarray[Any, np.dtype[np.int64]]
+AHEAD_BYTES = 128 << 20
+"""Of rows that the system is asked for before they are read, so that a disk has a queue."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows of a store; a stream that was not asked for is None.
+    """B rows of a store, as stored. The tensors are the consumer's for as long as it keeps them.
 
     Attributes:
-        semantic: (B, [8,] P, D), stored type.
-        motion: (B, T, D), stored type.
+        arrays: by name, the numbers of every stream that was asked for, (B, …), and for int8 also
+            `semantic_scale` or `motion_scale`; in pinned memory where there is CUDA, on the device
+            where the rows are resident there.
         label: (B,) int64, −1 unknown.
         rows: (B,) row numbers in the store.
+        position: rows of the epoch that all ranks together have used after this batch.
     """
 
-    semantic: Tensor | None
-    motion: Tensor | None
+    arrays: Mapping[str, Tensor]
     label: Tensor
     rows: Rows
+    position: int
+
+    def features(self, stream: str, device: torch.device = CPU) -> Tensor:
+        """Return a stream's features on `device` as floating point; int8 is decoded there."""
+        numbers = self.arrays[stream].to(device, non_blocking=True)
+        scale = self.arrays.get(stream + SCALE)
+        return decode(numbers, None if scale is None else scale.to(device, non_blocking=True))
 
 
 class Loader:
@@ -49,75 +64,136 @@ class Loader:
         *,
         seed: int,
         shuffle: bool = True,
-        streams: Sequence[str] = STREAMS,
+        streams: Sequence[str] | None = None,
+        config: LoaderConfig | None = None,
+        device: torch.device = CPU,
+        rank: int = 0,
+        world_size: int = 1,
+        source: RowSource | None = None,
     ) -> None:
         """Choose what to load.
 
         Args:
             store: where the rows are.
-            rows: row numbers, all with features; may be empty.
-            batch_size: rows a batch.
+            rows: row numbers, all with features and each once; may be empty.
+            batch_size: rows of a global batch, which is what all ranks together take in one step.
             seed: with the number of the epoch it decides the order.
-            shuffle: False gives the order of `rows`.
-            streams: which features to read.
+            shuffle: whether to, as `config.shuffle` says; False gives the order of `rows`.
+            streams: which features to read; None for all that the store has.
+            config: how to read; the defaults if not given.
+            device: where batches will be used.
+            rank: which slice of every global batch to yield.
+            world_size: into how many slices global batches are cut.
+            source: `open_source` of this store that several loaders share, instead of one of this
+                loader's own; `streams` and `device` are then those of the source.
+
+        Raises:
+            TcaError: not enough memory for the residency asked for, or a row that cannot be read
+                into it.
         """
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} of {world_size}")
+        self.config = config or LoaderConfig()
         self.store = store
         self.rows: Rows = np.asarray(rows, dtype=np.int64)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.shuffle = shuffle
-        self.streams = tuple(streams)
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.rank, self.world_size = rank, world_size
+        self.source = source or open_source(store, self.rows, streams, self.config, device)
         self._pin = torch.cuda.is_available()
+        share = min(-(-batch_size // world_size), len(self.rows))
+        keep = self.config.prefetch + 2
+        self._buffers = Buffers(self.source.streams, share, keep, self._pin)
+        self._window_buffers = Buffers(self.source.streams, 0, 2, pin=False)
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch; the order is a function of (seed, epoch) only.
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield this rank's batches of one epoch.
+
+        The global order is a function of seed, epoch and, for `shuffle: blocks`, `block_rows` and
+        `buffer_blocks`. Every rank yields equally many batches, of which the last may be empty.
+
+        Args:
+            epoch: its number.
+            start: rows of the epoch that have been used already, the `position` of the last batch;
+                batch size and world size may have been others then.
 
         Raises:
-            TcaError: a row cannot be read; see `Store.read`.
+            TcaError: a row cannot be read; see `Store.read`. Or windows of blocks need more memory
+                than there is.
         """
-        order = self._order(epoch)
-        starts = range(0, len(order), self.batch_size)
-        ahead: deque[Future[Batch]] = deque()
-        reader = ThreadPoolExecutor(1, thread_name_prefix="tca-loader")
-        try:
-            for start in starts:
-                ahead.append(reader.submit(self._read, order[start : start + self.batch_size]))
-                if len(ahead) > PREFETCH:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            # Also reached when the iterator is dropped half-way.
-            reader.shutdown(cancel_futures=True)
+        if not 0 <= start <= len(self.rows):
+            raise ValueError(f"start {start} in an epoch of {len(self.rows)} rows")
+        steps = plan(self.order(epoch), self.batch_size, self.rank, self.world_size, start)
+        if self.source.instant:
+            for number in range(len(steps.batches)):
+                yield self._batch(steps, number)
+        elif steps.windows and not self.source.resident:
+            yield from self._from_windows(steps)
+        else:
+            numbers = range(len(steps.batches))
+            tasks = (partial(self._batch, steps, number) for number in numbers)
+            yield from read_ahead(tasks, self.config.prefetch)
 
-    def _order(self, epoch: int) -> Rows:
+    def order(self, epoch: int) -> Order:
+        """Return the global order of an epoch."""
         if not self.shuffle:
-            return self.rows
-        # Raw bits: numpy promises their stream for good, that of permutation() it does not.
-        keys = np.random.PCG64([self.seed, epoch]).random_raw(len(self.rows))
-        return self.rows[np.argsort(keys, kind="stable")]
+            return as_given(self.rows)
+        if self.config.shuffle == "rows":
+            return shuffled_rows(self.rows, self.seed, epoch)
+        block_rows = self.config.block_rows or self.store.rows_per_shard
+        return shuffled_blocks(self.rows, self.seed, epoch, block_rows, self.config.buffer_blocks)
 
-    def _read(self, rows: Rows) -> Batch:
+    def _batch(self, steps: Plan, number: int) -> Batch:
+        first, end = _bounds(steps, number)
+        if not self.source.resident:
+            ahead = max(1, AHEAD_BYTES // self.source.row_bytes)
+            self.source.prefetch(steps.rows[first + ahead if number else 0 : end + ahead])
+        arrays = self.source.gather(steps.rows[first:end], self._buffers)
+        return self._finished(steps, number, arrays)
+
+    def _finished(self, steps: Plan, number: int, arrays: dict[str, Tensor]) -> Batch:
+        first, end = _bounds(steps, number)
+        rows = steps.rows[first:end]
         label = torch.from_numpy(self.store.label[rows].astype(np.int64))
         return Batch(
-            semantic=self._features("semantic", rows),
-            motion=self._features("motion", rows),
-            label=label.pin_memory() if self._pin else label,
-            rows=rows,
+            arrays, label.pin_memory() if self._pin else label, rows, steps.positions[number]
         )
 
-    def _features(self, name: str, rows: Rows) -> Tensor | None:
-        if name not in self.streams:
-            return None
-        stream = self.store.streams[name]
-        shape = (len(rows), *stream.row_shape)
-        tensor = torch.empty(shape, dtype=_torch_type(stream), pin_memory=self._pin)
-        self.store.read(name, rows, tensor.numpy())
-        return tensor
+    def _from_windows(self, steps: Plan) -> Iterator[Batch]:
+        """Yield batches put together from windows, of which the next is read meanwhile."""
+        bounds = list(pairwise([0, *steps.windows]))
+        self._refuse_large(max(end - first for first, end in bounds))
+        stopping = Event()
+        buffers = self._window_buffers
+        reads = (
+            partial(read_window, self.source, steps.rows[first:end], buffers, stopping)
+            for first, end in bounds
+        )
+        windows = read_ahead(reads, 1, stopping)
+        mixer = Mixer(windows)
+        tasks = (partial(self._mixed, steps, n, mixer) for n in range(len(steps.batches)))
+        try:
+            yield from read_ahead(tasks, self.config.prefetch, stopping)
+        finally:
+            windows.close()
+
+    def _mixed(self, steps: Plan, number: int, mixer: Mixer) -> Batch:
+        first, end = _bounds(steps, number)
+        arrays = self._buffers.lend(end - first)
+        mixer.fill(arrays, end - first)
+        return self._finished(steps, number, arrays)
+
+    def _refuse_large(self, rows: int) -> None:
+        wanted, free = 2 * rows * self.source.row_bytes, available_memory()
+        if wanted > free:
+            raise TcaError(
+                f"loader.shuffle=blocks would hold two windows of {rows} rows, "
+                f"{wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free; lower "
+                "loader.buffer_blocks or loader.block_rows."
+            )
 
 
-def _torch_type(stream: Stream) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, dtype=stream.dtype)).dtype
+def _bounds(steps: Plan, number: int) -> tuple[int, int]:
+    return (steps.batches[number - 1] if number else 0), steps.batches[number]

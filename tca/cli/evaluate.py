@@ -46,7 +46,11 @@ def command(
     project, _ = load_project(config, overrides)
     run = run or newest_run(project.runs)
     result = evaluate(
-        run, Store.open(project.store(split)), checkpoint, device=project.train.device
+        run,
+        Store.open(project.store(split)),
+        checkpoint,
+        device=project.train.device,
+        loader=project.loader,
     )
     files = write_report(result)
     if as_json:

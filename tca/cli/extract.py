@@ -15,6 +15,12 @@ from tca.project import load_project
 @splits_option
 @click.option("--gpus", help="GPUs to use, one process each, for example 0,1.")
 @click.option("--device", help="A torch device instead, for example cpu.")
+@click.option(
+    "--format",
+    "store_format",
+    type=click.Choice(["zarr", "hdf5"]),
+    help="Format of the store; the name in `stores` gets its ending.  [default: as it ends, zarr]",
+)
 @click.option("--allow-missing", is_flag=True, help="Go on if videos are missing.")
 @json_option
 def command(
@@ -23,6 +29,7 @@ def command(
     splits: tuple[str, ...],
     gpus: str | None,
     device: str | None,
+    store_format: str | None,
     allow_missing: bool,
     as_json: bool,
 ) -> None:
@@ -35,7 +42,9 @@ def command(
     Examples:
       tca extract --split train --gpus 0,1
       tca extract --split validation --allow-missing semantic.keep=frames semantic.pool=2
+      tca extract --format hdf5 extract.dtype=int8
     """
+    from tca.cache.formats import path_in_format
     from tca.console import duration, print_json, print_table
     from tca.device import device_names
     from tca.extract.run import extract
@@ -46,9 +55,10 @@ def command(
     summaries = [
         extract(
             split,
-            project.store(split),
+            path_in_format(project.local_store(split), store_format),
             project,
             devices=devices,
+            store_format=store_format,
             folder=folder,
             allow_missing=allow_missing,
         )

@@ -47,6 +47,7 @@ def command(
       tca train-fusion
       tca train-fusion model.variant=concat train.epochs=10 train.seed=1
       tca train-fusion --folds 5 train.holdout=0
+      tca train-fusion loader.residency=auto loader.checksum=first_epoch
     """
     from tca.cache.store import Store
     from tca.console import duration, note, print_json, print_table
@@ -64,7 +65,13 @@ def command(
     run = run or new_run_folder(project.runs, project.model.variant)
     if settings.folds is not None:
         folded = cross_validate(
-            store, project.model, settings, settings.folds, run, resolved=resolved(project)
+            store,
+            project.model,
+            settings,
+            settings.folds,
+            run,
+            resolved=resolved(project),
+            loader=project.loader,
         )
         if as_json:
             print_json(folded.to_json())
@@ -78,7 +85,13 @@ def command(
         )
         return
     summary = train(
-        store, project.model, settings, run, resolved=resolved(project), selection=selection
+        store,
+        project.model,
+        settings,
+        run,
+        resolved=resolved(project),
+        loader=project.loader,
+        selection=selection,
     )
     if as_json:
         print_json(summary.to_json())

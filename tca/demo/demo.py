@@ -170,7 +170,12 @@ def run_demo(
 
 def _extract(split: str, project: Project, folder: Path) -> ExtractSummary:
     return extract(
-        split, project.store(split), project, devices=["cpu"], folder=folder, allow_missing=True
+        split,
+        project.local_store(split),
+        project,
+        devices=["cpu"],
+        folder=folder,
+        allow_missing=True,
     )
 
 

@@ -7,6 +7,7 @@ from sklearn.linear_model import RidgeClassifierCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from tca.cache.residency import read_decoded
 from tca.cache.store import Store
 from tca.fusion.rows import labelled_rows
 
@@ -20,8 +21,8 @@ def middle_frame_top1(train: Store, validation: Store) -> float:
     parts = []
     for store in (train, validation):
         rows = labelled_rows(store)
-        frames = store.read("semantic", rows)
-        middle = frames[:, frames.shape[1] // 2].reshape(len(rows), -1).astype(np.float32)
+        frames = read_decoded(store, "semantic", rows)
+        middle = frames[:, frames.shape[1] // 2].reshape(len(rows), -1).float().numpy()
         parts.append((middle, store.label[rows]))
     (features, label), (unseen, truth) = parts
     probe = make_pipeline(StandardScaler(), RidgeClassifierCV(np.logspace(0, 6, 13)))

@@ -96,7 +96,9 @@ class ExtractConfig(Section):
     min_frames: int = Field(
         8, ge=1, description="a video that breaks off counts if this many frames came before"
     )
-    dtype: Literal["float16", "float32"] = Field("float16", description="stored type")
+    dtype: Literal["float16", "bfloat16", "float32", "int8"] = Field(
+        "float16", description="stored type; int8 has one float16 scale a patch"
+    )
     batch_size: int = Field(
         8, ge=1, description="videos the backbones see at once; kept in the store"
     )

@@ -48,7 +48,7 @@ def report_failures(store: Store) -> Path | None:
     Raises:
         TcaError: disk full or not writable.
     """
-    report = store.path.with_name(store.path.name + ".failures.csv")
+    report = store.folder.with_name(store.folder.name + ".failures.csv")
     failed = [
         row
         for row, status in enumerate(store.status.tolist())
@@ -60,7 +60,7 @@ def report_failures(store: Store) -> Path | None:
     known = {
         failure.row: failure
         for shard in sorted({row // store.rows_per_shard for row in failed})
-        for failure in _read(_reasons(store.path, shard))
+        for failure in _read(_reasons(store.folder, shard))
     }
     text = io.StringIO(newline="")
     table = csv.writer(text)

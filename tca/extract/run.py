@@ -17,7 +17,7 @@ import transformers
 
 import tca
 from tca.cache.files import sole_writer
-from tca.cache.layout import RowTable, Status, Stream, rows_per_shard, status_words
+from tca.cache.layout import RowTable, Status, StoreSpec, Stream, rows_per_shard, status_words
 from tca.cache.store import Store
 from tca.cache.writer import StoreWriter
 from tca.console import ProgressLine, note, warn
@@ -77,6 +77,7 @@ def extract(
     config: Stage1Config,
     *,
     devices: list[str],
+    store_format: str | None = None,
     folder: Path = Path(),
     allow_missing: bool = False,
 ) -> ExtractSummary:
@@ -87,6 +88,7 @@ def extract(
         store: where; made if nothing is there.
         config: data set, backbones and how videos become rows.
         devices: torch device names, one worker each.
+        store_format: "zarr" or "hdf5"; None: as `store` ends, or zarr.
         folder: where relative paths of weights start.
         allow_missing: go on if videos are missing; their rows get that status.
 
@@ -99,7 +101,7 @@ def extract(
     note(f"loading {config.semantic.weights} and R3D-18 {config.motion.weights}")
     backbones = Backbones.load(config.semantic, config.motion, folder)
     with sole_writer(store):
-        writer = _writer(store, annotations, backbones, config.extract, devices)
+        writer = _writer(store, annotations, backbones, config.extract, devices, store_format)
         committed = writer.committed()
         shards = [shard for shard in range(writer.shards) if shard not in committed]
         before = sum(len(writer.shard_rows(shard)) for shard in committed)
@@ -108,10 +110,10 @@ def extract(
         if shards:
             _require_room(store, writer, len(annotations.videos) - before)
             if before:
-                note(f"{store} has {before} of {writer.store.rows} rows; going on.")
+                note(f"{store} has {before} of {len(writer.spec.rows)} rows; going on.")
             files = [video.path for video in annotations.videos]
             job = Job(store, files, folder, config)
-            with ProgressLine(f"extract {split}", writer.store.rows, "videos", before) as line:
+            with ProgressLine(f"extract {split}", len(writer.spec.rows), "videos", before) as line:
 
                 def report(progress: Progress) -> None:
                     for step, seconds in progress.busy.items():
@@ -154,11 +156,10 @@ def _writer(
     backbones: Backbones,
     config: ExtractConfig,
     devices: list[str],
+    store_format: str | None,
 ) -> StoreWriter:
     videos = annotations.videos
-    dtype = np.dtype(config.dtype)
-    return StoreWriter.open_or_create(
-        store,
+    spec = StoreSpec(
         split=annotations.split,
         rows=RowTable(
             ids=[video.id for video in videos],
@@ -167,7 +168,7 @@ def _writer(
             view=np.zeros(len(videos), dtype=np.uint8),
         ),
         streams={
-            name: Stream((len(videos), *shape), dtype)
+            name: Stream((len(videos), *shape), config.dtype)
             for name, shape in backbones.row_shapes.items()
         },
         rows_per_shard=rows_per_shard(len(videos), len(devices)),
@@ -176,6 +177,7 @@ def _writer(
         record=_record(annotations, config, devices),
         grid=backbones.grid,
     )
+    return StoreWriter.open_or_create(store, spec, store_format)
 
 
 def _identity(backbones: Backbones, config: ExtractConfig) -> dict[str, Any]:
@@ -210,7 +212,7 @@ def _device_name(device: str) -> str:
 
 
 def _require_room(store: Path, writer: StoreWriter, rows: int) -> None:
-    needed = rows * sum(stream.row_bytes for stream in writer.store.streams.values())
+    needed = rows * sum(stream.row_bytes for stream in writer.spec.streams.values())
     free = shutil.disk_usage(store).free
     if needed > free:
         raise TcaError(

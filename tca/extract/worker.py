@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tca.cache.layout import STREAMS, Status
-from tca.cache.shard import Array
+from tca.cache.format import Array
+from tca.cache.layout import Status, feature_arrays
+from tca.cache.types import encode, finite, to_numpy
 from tca.cache.writer import StoreWriter
 from tca.device import out_of_memory
 from tca.errors import TcaError
@@ -88,7 +89,8 @@ def work(job: Job, backbones: Backbones, shards: Iterable[int], report: Report) 
         batches = _batches(writer, shards, config.batch_size)
         ahead = _Ahead(job, decoders, batches, 2 * config.batch_size)
         pending: Future[float] | None = None
-        shard = _Shard()
+        arrays = list(feature_arrays(writer.spec.streams))
+        shard = _Shard(arrays)
         try:
             for number, rows, last, decoded in ahead:
                 started = time.perf_counter()
@@ -108,7 +110,7 @@ def work(job: Job, backbones: Backbones, shards: Iterable[int], report: Report) 
                     # One shard waits at most: more would pile up in memory behind a slow disk.
                     progress.busy["write"] = pending.result() if pending else 0.0
                     pending = writing.submit(_commit, writer, number, shard)
-                    shard = _Shard()
+                    shard = _Shard(arrays)
                 report(progress)
             if pending is not None:
                 report(Progress(busy=dict.fromkeys(STEPS, 0.0) | {"write": pending.result()}))
@@ -197,10 +199,10 @@ class _Ahead:
 
 
 class _Shard:
-    """The rows of one shard as they are made."""
+    """The rows of one shard as they are made, for every array of features."""
 
-    def __init__(self) -> None:
-        self.features: dict[str, list[Array | None]] = {name: [] for name in STREAMS}
+    def __init__(self, arrays: Iterable[str]) -> None:
+        self.features: dict[str, list[Array | None]] = {name: [] for name in arrays}
         self.status: list[int] = []
         self.failures: list[Failure] = []
 
@@ -236,21 +238,19 @@ def _mapped(
         frames[place], clips[place] = frame, clip
     if torch.cuda.is_available():
         frames, clips = frames.pin_memory(), clips.pin_memory()
-    stored = {"float16": torch.float16, "float32": torch.float32}[config.dtype]
-    features = {
-        name: tensor.to(stored)
-        for name, tensor in backbones(frames, clips, config.precision).items()
-    }
-    finite = torch.stack([t.isfinite().flatten(1).all(1) for t in features.values()]).all(0)
+    features: dict[str, Tensor] = {}
+    for name, tensor in backbones(frames, clips, config.precision).items():
+        features |= encode(name, tensor, config.dtype)
     reason = f"its features are no finite numbers in {config.dtype}"
-    for (place, _), sound in zip(good, finite[[place for place, _ in good]].tolist(), strict=True):
-        if not sound:
+    sound = finite(features)[[place for place, _ in good]].tolist()
+    for (place, _), fine in zip(good, sound, strict=True):
+        if not fine:
             decoded[place] = VideoError(Status.UNREADABLE, reason)
-    return {name: tensor.cpu().numpy() for name, tensor in features.items()}
+    return {name: to_numpy(tensor.cpu()) for name, tensor in features.items()}
 
 
 def _commit(writer: StoreWriter, number: int, shard: _Shard) -> float:
     started = time.perf_counter()
-    keep_reasons(writer.store.path, number, shard.failures)
+    keep_reasons(writer.path, number, shard.failures)
     writer.commit(number, shard.features, np.array(shard.status, dtype=np.uint8))
     return time.perf_counter() - started

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from tca.cache.layout import RowTable, Status, Stream
+from tca.cache.layout import RowTable, Status, StoreSpec, Stream
 from tca.cache.store import Store
+from tca.cache.types import encode, to_numpy
 from tca.cache.writer import StoreWriter
 
 IDS = ["röw", "動画", "a b", "x" * 40, "", "🎬"]
@@ -27,9 +29,10 @@ class Example:
     row_shapes: dict[str, tuple[int, ...]] = field(
         default_factory=lambda: {"semantic": (4, 6), "motion": (8, 5)}
     )
-    dtypes: dict[str, str] = field(
+    types: dict[str, str] = field(
         default_factory=lambda: {"semantic": "float16", "motion": "float32"}
     )
+    store_format: str | None = None
     classes: tuple[str, ...] = ("push", "pull", "schütteln")
     identity: dict[str, Any] = field(default_factory=lambda: {"keep": "mean", "size": [224, 224]})
 
@@ -48,31 +51,32 @@ class Example:
         self.streams: dict[str, Stream] = {}
         self.features: dict[str, np.ndarray] = {}
         for number, (name, shape) in enumerate(self.row_shapes.items()):
-            dtype = np.dtype(self.dtypes[name])
-            self.streams[name] = Stream((self.rows, *shape), dtype)
+            self.streams[name] = Stream((self.rows, *shape), self.types[name])
             made = [np.random.default_rng([number, row]).normal(size=shape) for row in rows]
-            self.features[name] = np.stack(made).astype(dtype)
-            self.features[name][self.status != Status.OK] = 0
+            exact = torch.from_numpy(np.stack(made))
+            for array, stored in encode(name, exact, self.types[name]).items():
+                self.features[array] = to_numpy(stored)
+                self.features[array][self.status != Status.OK] = 0
 
     @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "split": "train",
-            "rows": self.table,
-            "streams": self.streams,
-            "rows_per_shard": self.rows_per_shard,
-            "classes": self.classes,
-            "identity": self.identity,
-            "record": {"tca": "0.1.0"},
-            "grid": (2, 2),
-        }
+    def spec(self) -> StoreSpec:
+        return StoreSpec(
+            split="train",
+            rows=self.table,
+            streams=self.streams,
+            rows_per_shard=self.rows_per_shard,
+            classes=self.classes,
+            identity=self.identity,
+            record={"tca": "0.1.0"},
+            grid=(2, 2),
+        )
 
-    def changed(self, **changes: Any) -> dict[str, Any]:
-        """The settings of this example with some fields of the dataclass changed."""
-        return replace(self, **changes).settings
+    def changed(self, **changes: Any) -> StoreSpec:
+        """What this example holds with some fields of the dataclass changed."""
+        return replace(self, **changes).spec
 
     def writer(self) -> StoreWriter:
-        return StoreWriter.open_or_create(self.path, **self.settings)
+        return StoreWriter.open_or_create(self.path, self.spec, self.store_format)
 
     def commit(self, writer: StoreWriter, shard: int) -> None:
         rows = writer.shard_rows(shard)
@@ -94,8 +98,8 @@ class Example:
 def read_all(path: Path) -> None:
     """Open a store and read everything there is."""
     store = Store.open(path)
-    for stream in store.streams:
-        store.read(stream, store.ready())
+    for array in store.format.arrays:
+        store.read(array, store.ready())
 
 
 def contents(folder: Path) -> dict[str, bytes]:

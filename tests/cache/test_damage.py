@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from example_store import Example, read_all
 
-from tca.cache.metadata import ARRAYS
-from tca.cache.shard import index_bytes
 from tca.cache.store import Store
+from tca.cache.zarr_shard import index_bytes
 from tca.errors import TcaError
 
 WHOLE = ["label/c/0", "id/c/0/0", "video/c/0", "view/c/0", "status/c/1"]
+ARRAYS = ("semantic", "motion", "label", "video", "view", "id", "status")
 METADATA = ["zarr.json", *(f"{array}/zarr.json" for array in ARRAYS)]
 
 
@@ -87,7 +87,12 @@ def test_a_flipped_bit_in_a_row_hits_that_row_alone(
             assert np.array_equal(store.read(stream, others), sound.features[stream][others])
             with pytest.raises(TcaError) as error:
                 store.read(stream, np.arange(8, 16))
-            for part in (f"row {row} ", f"id {store.ids[row]})", f"{stream}/c/1/0/0", "status/c/1"):
+            for part in (
+                f"row {row} ",
+                f"id {store.ids[row]})",
+                f"{stream}/c/1/0/0",
+                "tca cache repair",
+            ):
                 assert part in str(error.value)
             file.write_bytes(whole)
 
@@ -127,7 +132,7 @@ def test_a_file_of_another_length_is_found(
 def test_an_index_that_points_behind_the_end_is_refused(path: Path) -> None:
     file = path / "semantic/c/1/0/0"
     file.write_bytes(file.read_bytes()[-index_bytes(8) :])
-    with pytest.raises(TcaError, match=r"row 15 .+ semantic/c/1/0/0 .+ does not fit the shape"):
+    with pytest.raises(TcaError, match=r"row 15 .+semantic/c/1/0/0 .+ does not fit the shape"):
         Store.open(path).read("semantic", [15])
 
 
@@ -147,10 +152,11 @@ def test_the_index_of_other_rows_is_refused(path: Path, sound: Example) -> None:
         read_all(path)
 
 
-AFTER_MAPPING = """
+AFTER_OPENING = """
 import os, sys
 import numpy as np
 from tca.cache.store import Store
+from tca.cache.zarr_shard import index_bytes
 from tca.errors import TcaError
 store = Store.open(sys.argv[1])
 rows = np.arange(8, 16)
@@ -166,11 +172,11 @@ except TcaError as error:
 
 
 @pytest.mark.parametrize("size", [0, 5000, 9000])
-def test_a_shard_shortened_under_its_map_does_not_kill(tmp_path: Path, size: int) -> None:
+def test_a_shard_shortened_under_an_open_store_does_not_kill(tmp_path: Path, size: int) -> None:
     # Rows larger than a page, so that touching one behind the end would be fatal.
     shapes = {"semantic": (4, 600), "motion": (8, 5)}
     path = Example(tmp_path / "train.zarr", row_shapes=shapes).write().path
-    command = [sys.executable, "-c", AFTER_MAPPING, str(path), str(size)]
+    command = [sys.executable, "-c", AFTER_OPENING, str(path), str(size)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"shortened to {size} bytes" in done.stdout
@@ -190,5 +196,5 @@ def test_too_many_open_files_is_no_damage(path: Path) -> None:
             store.read("semantic", [8])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert "delete" not in str(error.value)
+    assert "repair" not in str(error.value)
     assert len(store.read("semantic", [8])) == 1

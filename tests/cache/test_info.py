@@ -39,7 +39,8 @@ def test_a_store_is_described(tmp_path: Path) -> None:
 
 def test_a_store_without_anything_yet(tmp_path: Path) -> None:
     example = Example(tmp_path / "train.zarr", rows=1, failed={})
-    info = describe(example.writer().store)
+    example.writer()
+    info = describe(Store.open(example.path))
     assert info["status"] == {"not extracted": 1}
     assert info["shards"] == {"committed": 0, "total": 1}
     assert info["labels"] == {"push": 0, "pull": 0, "schütteln": 0}

@@ -9,7 +9,9 @@ import pytest
 import torch
 from example_store import Example
 
-from tca.cache.loader import PREFETCH, Batch, Loader
+from tca.cache.config import LoaderConfig
+from tca.cache.loader import Loader
+from tca.cache.residency import DiskRows
 from tca.cache.store import Store
 from tca.errors import TcaError
 
@@ -48,11 +50,11 @@ def test_every_row_comes_once_with_its_own_features(
     assert sorted(seen) == sorted(rows)
     assert (list(seen) == list(rows)) is not shuffle
     for batch in batches:
-        assert batch.semantic.dtype == torch.float16
-        assert batch.motion.dtype == torch.float32
+        assert batch.arrays["semantic"].dtype == torch.float16
+        assert batch.arrays["motion"].dtype == torch.float32
         assert batch.label.dtype == torch.int64
-        assert np.array_equal(batch.semantic, example.features["semantic"][batch.rows])
-        assert np.array_equal(batch.motion, example.features["motion"][batch.rows])
+        assert np.array_equal(batch.arrays["semantic"], example.features["semantic"][batch.rows])
+        assert np.array_equal(batch.arrays["motion"], example.features["motion"][batch.rows])
         assert np.array_equal(batch.label, example.table.label[batch.rows])
 
 
@@ -86,7 +88,7 @@ def test_the_order_is_the_same_on_every_machine(store: Store) -> None:
 def test_shuffled_rows_are_spread(store: Store) -> None:
     # Each of 58 rows comes first about equally often: a bad sort or few random bits would show.
     loader = Loader(store, store.ready(), 100, seed=0)
-    first = np.array([loader._order(epoch)[0] for epoch in range(2000)])
+    first = np.array([loader.order(epoch).rows[0] for epoch in range(2000)])
     counts = np.bincount(first, minlength=61)[store.ready()]
     assert counts.min() > 10
     assert counts.max() < 65
@@ -99,8 +101,8 @@ def test_streams_that_are_not_asked_for_are_not_read(store: Store, tmp_path: Pat
         file.unlink()
     store = Store.open(path)
     for batch in Loader(store, store.ready(), 4, seed=0, streams=["motion"]).epoch(0):
-        assert batch.semantic is None
-        assert np.array_equal(batch.motion, example.features["motion"][batch.rows])
+        assert set(batch.arrays) == {"motion"}
+        assert np.array_equal(batch.arrays["motion"], example.features["motion"][batch.rows])
     with pytest.raises(TcaError, match="semantic/c/"):
         list(Loader(store, store.ready(), 4, seed=0, streams=["semantic"]).epoch(0))
     assert not readers()
@@ -151,27 +153,53 @@ def test_rows_without_features_are_an_error(store: Store) -> None:
         list(Loader(store, np.arange(8), 3, seed=0).epoch(0))
 
 
-def test_reading_ahead_is_bounded(store: Store) -> None:
-    class Counting(Loader):
-        read = 0
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+def test_reading_ahead_is_bounded(store: Store, prefetch: int) -> None:
+    class Counting(DiskRows):
+        count = 0
 
-        def _read(self, rows: np.ndarray) -> Batch:
-            self.read += 1
-            return super()._read(rows)
+        def gather(self, rows, buffers):
+            self.count += 1
+            return super().gather(rows, buffers)
 
-    loader = Counting(store, store.ready(), 2, seed=0)
+    config = LoaderConfig(prefetch=prefetch)
+    source = Counting(store, None, config)
+    loader = Loader(store, store.ready(), 2, seed=0, config=config, source=source)
     for number, _ in enumerate(loader.epoch(0), start=1):
         until = time.monotonic() + 0.01
         while time.monotonic() < until:
-            assert number <= loader.read <= number + PREFETCH
-    assert loader.read == number == 29
+            assert number <= source.count <= number + prefetch
+    assert source.count == number == 29
 
 
 def test_batches_do_not_share_memory(store: Store, example: Example) -> None:
-    batches = list(Loader(store, store.ready(), 8, seed=0).epoch(0))
+    loader = Loader(store, store.ready(), 8, seed=0)
+    batches = list(loader.epoch(0))
     for batch in batches:
-        batch.semantic.zero_()
+        batch.arrays["semantic"].zero_()
         batch.label.zero_()
-    again = next(Loader(store, store.ready(), 8, seed=0).epoch(0))
-    assert np.array_equal(again.semantic, example.features["semantic"][again.rows])
+    again = next(loader.epoch(0))
+    assert np.array_equal(again.arrays["semantic"], example.features["semantic"][again.rows])
     assert np.array_equal(store.label, example.table.label)
+
+
+@pytest.mark.parametrize("shuffle", ["rows", "blocks"])
+def test_memory_is_used_again_but_never_while_anything_of_a_batch_is_left(
+    store: Store, example: Example, shuffle: str
+) -> None:
+    config = LoaderConfig(shuffle=shuffle, buffer_blocks=2)
+    loader = Loader(store, store.ready(), 8, seed=0, config=config)
+    kept: list[tuple[torch.Tensor | np.ndarray, int]] = []
+    places = []
+    for epoch in range(4):
+        for number, batch in enumerate(loader.epoch(epoch)):
+            places.append(batch.arrays["semantic"].data_ptr())
+            if number % 3 == 0:
+                # A slice, a view of another shape, an array: all of them hold the memory.
+                part = batch.arrays["semantic"][2:]
+                part = [part, part.flatten(1), part.numpy()[:]][epoch % 3]
+                kept.append((part, batch.rows[2:]))
+    for part, rows in kept:
+        expected = example.features["semantic"][rows]
+        assert np.array_equal(np.asarray(part).reshape(expected.shape), expected)
+    assert len(set(places)) < len(places) - len(kept)

@@ -11,9 +11,11 @@ import torch
 from drawn_video import write_video
 
 from tca.cache.files import sole_writer
-from tca.cache.layout import Status
-from tca.cache.shard import with_checksum
+from tca.cache.layout import SCALE, Status
 from tca.cache.store import Store
+from tca.cache.types import decode as decode_features
+from tca.cache.types import from_numpy
+from tca.cache.zarr_shard import with_checksum
 from tca.errors import TcaError
 from tca.extract import run as run_module
 from tca.extract import worker
@@ -98,6 +100,47 @@ def test_rows_are_what_the_backbones_say_of_the_sampled_frames(
         for name, expected in features.items():
             found = store.read(name, np.array([row]))
             np.testing.assert_allclose(found, expected.numpy(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "relative"), [("float16", 2**-11), ("bfloat16", 2**-8), ("int8", None)]
+)
+def test_every_stored_type_is_the_float32_features_rounded(
+    data: DataConfig, tmp_path: Path, dtype: str, relative: float | None
+) -> None:
+    run(tmp_path / "exact.zarr", settings(data, dtype="float32"))
+    run(tmp_path / "train.zarr", settings(data, dtype=dtype))
+    exact, store = Store.open(tmp_path / "exact.zarr"), Store.open(tmp_path / "train.zarr")
+    rows = store.ready()
+    assert np.array_equal(rows, exact.ready())
+    for name in store.streams:
+        expected = torch.from_numpy(exact.read(name, rows))
+        numbers = from_numpy(store.read(name, rows), dtype)
+        scale = torch.from_numpy(store.read(name + SCALE, rows)) if dtype == "int8" else None
+        error = (decode_features(numbers, scale).float() - expected).abs()
+        if scale is None:
+            # Half a unit in the last place, and the smallest steps near zero.
+            allowed = expected.abs() * relative + 2**-25
+        else:
+            largest = expected.abs().amax(-1, keepdim=True)
+            allowed = largest * (1 + 2**-10) / 127 / 2 + 1e-6
+            assert numbers.abs().amax() <= 127
+        assert (error <= allowed).all()
+        assert error.any()
+
+
+def test_hdf5_holds_the_same_rows(data: DataConfig, tmp_path: Path) -> None:
+    run(tmp_path / "train.zarr", settings(data))
+    config = settings(data)
+    summary = run(tmp_path / "train.h5", config)
+    assert summary.status == {"ok": 18, "missing": 1, "unreadable": 1, "empty": 1}
+    one, other = Store.open(tmp_path / "train.zarr"), Store.open(tmp_path / "train.h5")
+    assert other.format.name == "hdf5"
+    assert one.spec.differences(other.spec) == []
+    assert np.array_equal(one.status, other.status)
+    for name in one.streams:
+        rows = one.ready()
+        assert np.array_equal(one.read(name, rows), other.read(name, rows))
 
 
 def test_the_report_beside_the_store_names_every_failure(data: DataConfig, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ class MemoryStore:
 
     def __post_init__(self) -> None:
         self.rows = len(self.label)
+        self.rows_per_shard = 32
         self.label = np.asarray(self.label, dtype=np.int32)
         if self.video is None:
             self.video = np.arange(self.rows, dtype=np.int32)
@@ -34,7 +35,7 @@ class MemoryStore:
         side = round(self.semantic.shape[-2] ** 0.5)
         self.grid = (side, side)
         arrays = {"semantic": self.semantic, "motion": self.motion}
-        self.streams = {name: Stream(a.shape, a.dtype) for name, a in arrays.items()}
+        self.streams = {name: Stream(a.shape, a.dtype.name) for name, a in arrays.items()}
 
     @property
     def shapes(self) -> FeatureShapes:
@@ -45,7 +46,12 @@ class MemoryStore:
     def ready(self) -> np.ndarray:
         return np.flatnonzero(self.status == 0)
 
-    def read(self, stream: str, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def prefetch(self, stream: str, rows: np.ndarray) -> None:
+        """There is nothing to wait for."""
+
+    def read(
+        self, stream: str, rows: np.ndarray, out: np.ndarray | None = None, *, check: bool = True
+    ) -> np.ndarray:
         found = getattr(self, stream)[rows]
         if out is None:
             return found

@@ -14,7 +14,7 @@ from tca.fusion.evaluate.scoring import evaluate, load_model
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.gasm_cast import GasmCast
 from tca.fusion.run_folder import new_run_folder
-from tca.fusion.train import loop
+from tca.fusion.train import training
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.cross_validation import cross_validate
 from tca.fusion.train.loop import TrainSummary, train
@@ -158,7 +158,7 @@ def test_at_equal_shares_the_lower_loss_is_the_better_epoch_even_at_zero(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([(0.0, 1.0), (0.0, 3.0), (0.0, 2.0)])
-    monkeypatch.setattr(loop._Training, "_score", lambda self: next(scores))
+    monkeypatch.setattr(training.Training, "_score", lambda self: next(scores))
     config = TRAIN.model_copy(update={"epochs": 3})
     assert run_on(moving_dot(80), tmp_path / "run", config=config).best_epoch == 1
 

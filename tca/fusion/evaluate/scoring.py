@@ -15,8 +15,10 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
+from tca.cache.config import LoaderConfig
 from tca.cache.layout import FeatureShapes, differences
 from tca.cache.loader import Loader
+from tca.cache.residency import RowSource, open_source, require_streams
 from tca.cache.store import Store
 from tca.console import warn
 from tca.device import autocast, choose_device
@@ -115,13 +117,24 @@ def evaluate(
     checkpoint: str = "best",
     *,
     device: str = "auto",
+    loader: LoaderConfig | None = None,
     rows: Rows | None = None,
+    source: RowSource | None = None,
 ) -> Evaluation:
-    """Score a run's checkpoint on the good, labelled rows of `store` (of `rows`, if given).
+    """Score a run's checkpoint on the good, labelled rows of `store`.
+
+    Args:
+        run: the run folder.
+        store: the split to score on.
+        checkpoint: best or last.
+        device: where the model runs.
+        loader: how features are read; the defaults if not given.
+        rows: score these only (their good, labelled ones).
+        source: where features come from, instead of one made with `loader`.
 
     Raises:
         TcaError: no such run or checkpoint, features other than those trained on (every difference
-            is named), or a store without labels.
+            is named), a stream that the model reads and the store lacks, or a store without labels.
     """
     model, info = load_model(run, checkpoint, device)
     if not info.get("finished"):
@@ -138,10 +151,15 @@ def evaluate(
             f"{store.path} does not fit the run {run}, its features differ from those trained on: "
             f"{'; '.join(different)}; extract it with the configuration of the training split."
         )
+    require_streams(store, model.streams, f", and the run {run} reads it")
     usable = labelled_rows(store)
     if rows is not None:
         usable = usable[np.isin(usable, rows)]
-    probability = predict(model, store, usable, info["train"]["precision"])
+    if source is None:
+        source = open_source(
+            store, usable, model.streams, loader or LoaderConfig(), choose_device(device)
+        )
+    probability = predict(model, source, usable, info["train"]["precision"])
     # Several views of one video are one prediction: the average of their probabilities.
     videos, first, of_row = np.unique(store.video[usable], return_index=True, return_inverse=True)
     summed = np.zeros((len(videos), probability.shape[1]))
@@ -161,11 +179,11 @@ def _tell_seen(info: dict[str, Any], split: str) -> None:
 
 @torch.no_grad()
 def predict(
-    model: GasmCast, store: Store, rows: Rows, precision: str
+    model: GasmCast, source: RowSource, rows: Rows, precision: str
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return class probabilities (len(rows), classes), float64, of rows of a store."""
-    device = next(model.parameters()).device
-    loader = Loader(store, rows, BATCH_SIZE, seed=0, shuffle=False, streams=model.streams)
+    device, store = next(model.parameters()).device, source.store
+    loader = Loader(store, rows, BATCH_SIZE, seed=0, shuffle=False, source=source)
     parts = []
     for batch in loader.epoch(0):
         with autocast(device, precision):

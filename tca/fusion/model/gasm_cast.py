@@ -48,24 +48,13 @@ class GasmCast(nn.Module):
     ) -> None:
         super().__init__()
         self.streams = streams
-        if any(side % config.pool for side in shapes.grid):
+        if "semantic" in streams and any(side % config.pool for side in shapes.grid):
             raise UsageError(
                 f"model.pool={config.pool} does not divide the store's grid of "
                 f"{shapes.grid[0]}x{shapes.grid[1]} patches; choose a divisor of both."
             )
-        stems = {
-            "semantic": Stem(
-                shapes.segments or 1,
-                shapes.grid,
-                shapes.semantic_width,
-                config.pool,
-                config.max_width,
-            ),
-            "motion": Stem(
-                shapes.motion_segments, (1, 1), shapes.motion_width, 1, config.max_width
-            ),
-        }
-        self.stems = nn.ModuleDict({name: stems[name] for name in streams})
+        stems = {name: _stem(config, name, shapes) for name in streams}
+        self.stems = nn.ModuleDict(stems)
         self.graphs = nn.ModuleDict(
             {name: _graph_layers(config, name, stems[name]) for name in streams if graphs}
         )
@@ -137,6 +126,13 @@ class GasmCast(nn.Module):
         for name, stem in self.stems.items():
             assert isinstance(stem, Stem)
             yield name, stem
+
+
+def _stem(config: ModelConfig, name: str, shapes: FeatureShapes) -> Stem:
+    if name == "semantic":
+        segments, width = shapes.segments or 1, shapes.semantic_width
+        return Stem(segments, shapes.grid, width, config.pool, config.max_width)
+    return Stem(shapes.motion_segments, (1, 1), shapes.motion_width, 1, config.max_width)
 
 
 def _graph_layers(config: ModelConfig, name: str, stem: Stem) -> nn.Sequential:

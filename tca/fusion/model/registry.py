@@ -9,13 +9,13 @@ from typing import get_args
 from tca.cache.layout import FeatureShapes
 from tca.errors import UsageError
 from tca.fusion.model.config import ModelConfig, VariantName
-from tca.fusion.model.gasm_cast import GasmCast
+from tca.fusion.model.gasm_cast import STREAMS, GasmCast
 
 Variant = Callable[[ModelConfig, FeatureShapes, int], GasmCast]
 
 PARAMETER_LIMIT = 20_000_000
 
-VARIANTS: dict[str, Variant] = {
+VARIANTS: dict[VariantName, Variant] = {
     "gasm_cast": GasmCast,
     "bcast": partial(GasmCast, graphs=False),
     "concat": partial(GasmCast, graphs=False, cross=False),
@@ -23,6 +23,12 @@ VARIANTS: dict[str, Variant] = {
     "motion_only": partial(GasmCast, streams=("motion",), cross=False),
 }
 assert set(VARIANTS) == set(get_args(VariantName))
+
+
+def streams_of(variant: VariantName) -> tuple[str, ...]:
+    """Return the names of the streams that a variant reads."""
+    chosen: tuple[str, ...] = getattr(VARIANTS[variant], "keywords", {}).get("streams", STREAMS)
+    return chosen
 
 
 def build(config: ModelConfig, shapes: FeatureShapes, classes: int) -> GasmCast:

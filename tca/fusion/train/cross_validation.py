@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from tca.cache.config import LoaderConfig
+from tca.cache.residency import open_source
 from tca.cache.store import Store
+from tca.device import choose_device
 from tca.fusion.evaluate.scoring import evaluate
+from tca.fusion.inputs import require_inputs
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.rows import labelled_rows, split_folds, tell_incomplete
 from tca.fusion.run_folder import dropped_if_empty, write_json
@@ -41,6 +45,7 @@ def cross_validate(
     run: Path,
     *,
     resolved: Mapping[str, Any],
+    loader: LoaderConfig | None = None,
 ) -> FoldSummary:
     """Train `folds` models, each on the other folds, and score each on its own.
 
@@ -52,14 +57,29 @@ def cross_validate(
         TcaError: as `train`, or more folds than the classes have videos.
     """
     tell_incomplete(store)
+    streams = require_inputs(store, model_config.variant)
+    loader = loader or LoaderConfig()
     scores: list[float] = []
     videos = 0
     with dropped_if_empty(run):
-        parts = split_folds(store, labelled_rows(store), folds, train_config.seed)
+        usable = labelled_rows(store)
+        parts = split_folds(store, usable, folds, train_config.seed)
+        # One copy in memory, if there is to be one, serves all folds.
+        device = choose_device(train_config.device)
+        source = open_source(store, usable, streams, loader, device)
         for number, (rest, fold) in enumerate(parts, 1):
             folder = run / f"fold-{number}"
-            train(store, model_config, train_config, folder, resolved=resolved, rows=rest)
-            result = evaluate(folder, store, device=train_config.device, rows=fold)
+            train(
+                store,
+                model_config,
+                train_config,
+                folder,
+                resolved=resolved,
+                loader=loader,
+                rows=rest,
+                source=source,
+            )
+            result = evaluate(folder, store, device=train_config.device, rows=fold, source=source)
             scores.append(result.top1)
             videos += result.videos
     summary = FoldSummary(run, scores, float(np.mean(scores)), float(np.std(scores)), videos)

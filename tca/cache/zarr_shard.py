@@ -7,23 +7,23 @@ length) pairs, one a row, and the index's own CRC32C. A row that is absent has b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
+from crc32c import crc32c
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from tca.cache.format import ABSENT, Array, DamageError
 
-ABSENT = 2**64 - 1
+NO_ROW = 2**64 - 1
 CHECKSUM_BYTES = 4
 
 
 def checksum(data: bytes | memoryview) -> bytes:
     """Return the CRC32C of `data`, 4 bytes, little-endian."""
-    # The extension takes bytes and arrays, but no memoryview.
-    found = int(google_crc32c.value(np.frombuffer(data, np.uint8)))
-    return found.to_bytes(CHECKSUM_BYTES, "little")
+    return int(crc32c(data)).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def with_checksum(array: Array) -> Iterator[bytes | memoryview]:
@@ -45,7 +45,7 @@ def shard_parts(rows: Sequence[Array | None]) -> Iterator[bytes | memoryview]:
     A row that is None, or all zeros (the fill value), is left out of the index: this is what
     zarr-python does, and a test holds the two byte-identical.
     """
-    index = np.full((len(rows), 2), ABSENT, dtype="<u8")
+    index = np.full((len(rows), 2), NO_ROW, dtype="<u8")
     offset = 0
     for number, row in enumerate(rows):
         if row is None or not _any_bit_set(row):
@@ -68,30 +68,44 @@ def parse_chunk(data: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int
     """Return the array of a whole-array chunk, read-only.
 
     Raises:
-        ValueError: the length or the checksum does not hold; the message says which.
+        DamageError: the length or the checksum does not hold; the message says which.
     """
     expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize + CHECKSUM_BYTES
     if len(data) != expected:
-        raise ValueError(f"it has {len(data)} bytes instead of {expected}")
+        raise DamageError(f"it has {len(data)} bytes instead of {expected}")
     body = memoryview(data)[:-CHECKSUM_BYTES]
     if checksum(body) != bytes(data[-CHECKSUM_BYTES:]):
-        raise ValueError("its checksum does not hold")
+        raise DamageError("its checksum does not hold")
     return np.frombuffer(body, dtype=dtype.newbyteorder("<")).reshape(shape)
 
 
-def parse_index(data: memoryview, rows: int) -> Array:
-    """Return the (rows, 2) offsets and lengths at the end of a shard file.
+def row_offsets(file: Path, rows: int, row_bytes: int) -> Array:
+    """Return where each row lies in a shard file, (rows,) int64, `ABSENT` for one that does not.
 
     Raises:
-        ValueError: the file is too short or the index's checksum does not hold.
+        DamageError: the file is missing or too short, or its index is damaged or is of rows of
+            another length.
+        OSError: the file cannot be read; it may be sound.
     """
     length = index_bytes(rows)
-    if len(data) < length:
-        raise ValueError(f"it has {len(data)} bytes, too few for its index")
     try:
-        return parse_chunk(data[-length:], np.dtype("u8"), (rows, 2))
-    except ValueError as error:
-        raise ValueError(f"the index at its end is damaged ({error})") from None
+        with open(file, "rb", buffering=0) as opened:
+            size = os.fstat(opened.fileno()).st_size
+            data = os.pread(opened.fileno(), length, max(0, size - length))
+    except FileNotFoundError:
+        raise DamageError("the file is missing") from None
+    if len(data) < length:
+        raise DamageError(f"it has {size} bytes, too few for its index")
+    try:
+        index = parse_chunk(data, np.dtype("u8"), (rows, 2))
+    except DamageError as error:
+        raise DamageError(f"the index at its end is damaged ({error})") from None
+    absent = (index == NO_ROW).all(1)
+    room = size - length - row_bytes - CHECKSUM_BYTES
+    fits = (index[:, 1] == row_bytes + CHECKSUM_BYTES) & (index[:, 0] <= max(room, 0))
+    if not (absent | fits).all() or (room < 0 and not absent.all()):
+        raise DamageError("its index does not fit the shape of the rows")
+    return np.where(absent, ABSENT, index[:, 0].astype(np.int64))
 
 
 def _any_bit_set(row: Array) -> bool:

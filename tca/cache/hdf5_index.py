@@ -1,0 +1,91 @@
+"""The `index.h5` of an HDF5 store, read and checked: what the store was made with."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from tca.cache.format import Array, reading_failed
+from tca.cache.hdf5_creation import INDEX
+from tca.cache.hdf5_shard import library_words
+from tca.cache.ids import IdTable
+from tca.cache.layout import COLUMNS, STREAMS, RowTable, StoreSpec
+from tca.cache.sums import check_sum, sums_of
+from tca.cache.zarr_metadata import check_version, feature_streams
+from tca.errors import TcaError
+
+ATTRIBUTES = ("tca_layout", "split", "classes", "grid", "identity", "record", "rows_per_shard")
+
+
+def read_index(store: Path) -> StoreSpec:
+    """Return what the store at `store` was made with.
+
+    Raises:
+        TcaError: not one of tca's stores, a newer layout, or a missing or changed index.
+    """
+    try:
+        data = (store / INDEX).read_bytes()
+    except OSError as error:
+        raise reading_failed(
+            store / INDEX, error, "put the file back or extract the store again"
+        ) from None
+    check_sum(store, INDEX, data, sums_of(store))
+    return parse_index(store, data)
+
+
+def parse_index(store: Path, data: bytes) -> StoreSpec:
+    """Return what the bytes of an `index.h5` say; HDF5's own checksums are all that guards them.
+
+    Raises:
+        TcaError: not one of tca's stores, a newer layout, or damaged.
+    """
+    try:
+        with h5py.File(BytesIO(data), "r") as group:
+            return _spec(store, group)
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise TcaError(
+            f"{store / INDEX} is damaged: {library_words(error)}; put the file back or extract "
+            "the store again."
+        ) from None
+
+
+def _spec(store: Path, group: h5py.File) -> StoreSpec:
+    attributes = {name: json.loads(group.attrs[name]) for name in ATTRIBUTES if name in group.attrs}
+    check_version(str(store), attributes)
+    described = {
+        name: {
+            "shape": group[name].shape,
+            "data_type": group[name].dtype.name,
+            "attributes": {key: bytes(value).decode() for key, value in group[name].attrs.items()},
+        }
+        for name in STREAMS
+        if name in group
+    }
+    columns = {name: _column(group, name, dtype) for name, dtype in COLUMNS.items()}
+    table = RowTable(ids=IdTable(_column(group, "id", np.dtype("u1"))), **columns)
+    streams = feature_streams(store, described)
+    lengths = {len(table), *map(len, columns.values()), *(s.shape[0] for s in streams.values())}
+    if len(lengths) != 1:
+        raise ValueError(f"its arrays have different numbers of rows: {sorted(lengths)}")
+    return StoreSpec(
+        split=attributes["split"],
+        rows=table,
+        streams=streams,
+        rows_per_shard=int(attributes["rows_per_shard"]),
+        classes=attributes["classes"],
+        identity=attributes["identity"],
+        record=attributes["record"],
+        grid=(attributes["grid"][0], attributes["grid"][1]),
+    )
+
+
+def _column(group: h5py.File, name: str, dtype: np.dtype[Any]) -> Array:
+    values: Array = group[name][...]
+    if values.dtype != dtype:
+        raise ValueError(f"its {name} is {values.dtype} instead of {dtype}")
+    return values

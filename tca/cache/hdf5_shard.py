@@ -1,0 +1,339 @@
+"""One shard of an HDF5 store: a file with features, their checksums and the rows' statuses.
+
+    status         (rows,) uint8, contiguous
+    status_crc32c  (1,) uint32, contiguous: CRC32C of `status`
+    crc32c         (rows, arrays) uint32, contiguous: CRC32C of every row, 0 for a failed one; the
+                   attribute `columns` names the arrays
+    semantic, …    (rows, …), a chunk a row, no filters; a failed row has no chunk
+
+HDF5 checks its own metadata (superblock, headers, chunk indices) by checksums but not what is in
+a data set, hence the two CRC32C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import FileIO, RawIOBase
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from crc32c import crc32c
+from h5py import h5d, h5f, h5p, h5s, h5t
+from typing_extensions import override
+
+from tca.cache.files import replacing
+from tca.cache.format import ABSENT, Array, DamageError, Extents
+from tca.cache.layout import FeatureArray
+from tca.cache.zarr_shard import row_view
+
+LIBVER = ("v110", "v110")
+"""HDF5 1.10 and all later ones read it; 1.14 does not read what HDF5 2 calls its latest."""
+
+HEADER_ROOM = 400
+"""Bytes that the links of 7 data sets take in the header of the group, and some more."""
+
+
+def write_shard(
+    file: Path,
+    arrays: Mapping[str, FeatureArray],
+    held: Mapping[str, str],
+    features: Mapping[str, Sequence[Array | None]],
+    status: Array,
+) -> None:
+    """Write a shard under a temporary name, flush, rename to `file`.
+
+    Args:
+        file: where.
+        arrays: every array of features and scales, by name.
+        held: their attributes `tca_dtype`.
+        features: for every array one row of features a row, None for a failed one.
+        status: (rows,) `Status` values.
+
+    Raises:
+        TcaError: disk full, read-only or otherwise not writable; nothing is left behind.
+    """
+    with replacing(file) as opened:
+        sink = _Sink(opened)
+        with h5py.File(sink, "w", libver=LIBVER) as group:
+            _write_group(group, arrays, held, features, status)
+        if sink.error is not None:
+            raise sink.error
+
+
+def _write_group(
+    group: h5py.File,
+    arrays: Mapping[str, FeatureArray],
+    held: Mapping[str, str],
+    features: Mapping[str, Sequence[Array | None]],
+    status: Array,
+) -> None:
+    # All links shall be in front of `status`, see hdf5_prologue: what an attribute took up is
+    # theirs when it is gone.
+    group.attrs.create("room", np.zeros(HEADER_ROOM, np.uint8))
+    del group.attrs["room"]
+    rows = len(status)
+    status = status.astype(np.uint8)
+    _contiguous(group, "status", (rows,), "u1")[...] = status
+    _contiguous(group, "status_crc32c", (1,), "<u4")[...] = crc32c(status.data)
+    checksums = _contiguous(group, "crc32c", (rows, len(arrays)), "<u4")
+    set_text(checksums, "columns", json.dumps(list(arrays)))
+    made = {}
+    for name, what in arrays.items():
+        shape = what.row_shape
+        made[name] = group.create_dataset(
+            name,
+            shape=(rows, *shape),
+            dtype=what.dtype.newbyteorder("<"),
+            chunks=(1, *shape),
+            track_times=False,
+        )
+        set_text(made[name], "tca_dtype", held[name])
+    sums = np.zeros(checksums.shape, dtype="<u4")
+    for column, (name, data_set) in enumerate(made.items()):
+        corner = (0,) * len(arrays[name].row_shape)
+        for row, values in enumerate(features[name]):
+            if values is not None:
+                data = row_view(values)
+                sums[row, column] = crc32c(data)
+                data_set.id.write_direct_chunk((row, *corner), data)
+    checksums[...] = sums
+
+
+def set_text(at: h5py.HLObject, name: str, text: str) -> None:
+    """Set an attribute to a text of fixed length: one of any length would lie in a heap that
+    HDF5 keeps no checksums of.
+    """  # noqa: D205
+    data = text.encode()
+    at.attrs.create(name, np.bytes_(data), dtype=h5py.string_dtype("utf-8", len(data)))
+
+
+def read_status(file: Path, rows: int) -> Array:
+    """Return the statuses of a shard, (rows,) uint8; a foreign file need not have their checksum.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamageError: they are not as they were written.
+        OSError: the file cannot be read.
+    """
+    with opened(file) as group:
+        status = _whole(group, "status", (rows,), np.dtype("u1"))
+        if group.links.exists(b"status_crc32c"):
+            expected = _whole(group, "status_crc32c", (1,), np.dtype("u4"))
+            if crc32c(status.data) != int(expected[0]):
+                raise DamageError("the checksum of its status does not hold")
+    return status
+
+
+def read_extents(file: Path, array: str, what: FeatureArray, rows: int) -> Extents | None:
+    """Return where the rows of an array lie; None if they are laid out in another way.
+
+    Raises:
+        DamageError: the file is missing or damaged, or of rows of another shape.
+        OSError: the file cannot be read.
+    """
+    with opened_shard(file) as group:
+        data_set = _checked(group, array, (rows, *what.row_shape), what.dtype)
+        checksums = _checksums(group, array, rows)
+        if checksums is None or not _is_plain(group, data_set, what):
+            return None
+        offsets = np.full(rows, ABSENT, dtype=np.int64)
+        end = os.stat(file).st_size - what.row_bytes
+
+        def found(chunk: h5d.StoreInfo) -> None:
+            if chunk.size != what.row_bytes or not 0 < chunk.byte_offset <= end:
+                # Raising in here would end in HDF5's words instead of ours.
+                bad.append(chunk)
+            else:
+                offsets[chunk.chunk_offset[0]] = chunk.byte_offset
+
+        bad: list[h5d.StoreInfo] = []
+        data_set.chunk_iter(found)
+        if bad:
+            raise DamageError(
+                f"row {bad[0].chunk_offset[0]} of its {array} is {bad[0].size} bytes at "
+                f"{bad[0].byte_offset}, which does not fit the file"
+            )
+    return Extents(file, offsets, checksums)
+
+
+def read_rows(
+    file: Path, array: str, what: FeatureArray, rows: int, chosen: Array, out: Array
+) -> None:
+    """Read rows of a shard of `rows` rows through HDF5, whatever its layout.
+
+    Rows that have a checksum are held against it.
+
+    Args:
+        file: of the shard.
+        array: name of the array.
+        what: its shape and type.
+        rows: of the shard.
+        chosen: (n,) rows counted from the shard's first.
+        out: (n, …) array to fill.
+
+    Raises:
+        DamageError: the file is missing or damaged.
+        OSError: the file cannot be read.
+    """
+    with opened_shard(file) as group:
+        data_set = h5py.Dataset(_checked(group, array, (rows, *what.row_shape), what.dtype))
+        checksums = _checksums(group, array, rows)
+        for place, row in enumerate(chosen.tolist()):
+            values = data_set[row]
+            if checksums is not None and crc32c(row_view(values)) != int(checksums[row]):
+                raise DamageError(f"the checksum of its row {row} of {array} does not hold")
+            out[place] = values
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[h5f.FileID]:
+    """Open an HDF5 file to read it.
+
+    Raises:
+        DamageError: HDF5 cannot make sense of it, at opening or within the block.
+        OSError: the system says why it cannot be read, perhaps that there is none.
+    """
+    try:
+        group = h5f.open(os.fsencode(file), h5f.ACC_RDONLY, _reading())
+        try:
+            yield group
+        finally:
+            group.close()
+    except OSError as error:
+        if error.errno:
+            raise
+        raise DamageError(library_words(error)) from None
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise DamageError(library_words(error)) from None
+
+
+@contextmanager
+def opened_shard(file: Path) -> Iterator[h5f.FileID]:
+    """Do as `opened` with a file that ought to be there."""
+    try:
+        with opened(file) as group:
+            yield group
+    except FileNotFoundError:
+        raise DamageError("the file is missing") from None
+
+
+def library_words(error: Exception) -> str:
+    """Return in one line what h5py says."""
+    return f"HDF5 says: {' '.join(str(error).strip(chr(39)).split())}"
+
+
+def _reading() -> h5p.PropFAID:
+    access = h5p.create(h5p.FILE_ACCESS)
+    # As h5py does it: what was opened in the file is closed with it.
+    access.set_fclose_degree(h5f.CLOSE_STRONG)
+    # Some network file systems have no locks; nobody changes a file that is in place.
+    access.set_file_locking(False, True)
+    return access
+
+
+def _contiguous(group: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
+    """Make a data set whose bytes lie right behind its header."""
+    how = h5p.create(h5p.DATASET_CREATE)
+    how.set_layout(h5d.CONTIGUOUS)
+    how.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+    how.set_fill_time(h5d.FILL_TIME_NEVER)
+    how.set_obj_track_times(False)
+    space = h5s.create_simple(shape)
+    kind = h5t.py_create(np.dtype(dtype))
+    return h5py.Dataset(h5d.create(group.id, name.encode(), kind, space, how))
+
+
+def _checked(
+    group: h5f.FileID, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> h5d.DatasetID:
+    """Open a data set, which must be of this shape and type."""
+    if not group.links.exists(name.encode()):
+        raise DamageError(f"it has no {name}")
+    data_set = h5d.open(group, name.encode())
+    found = data_set.shape, data_set.dtype
+    if found[0] != shape or found[1].newbyteorder("=") != dtype:
+        raise DamageError(f"its {name} is {found[1]} {found[0]} instead of {dtype} {shape}")
+    return data_set
+
+
+def _whole(
+    group: h5f.FileID, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> np.ndarray[Any, np.dtype[Any]]:
+    data_set = _checked(group, name, shape, dtype)
+    values = np.empty(shape, dtype=dtype)
+    data_set.read(h5s.ALL, h5s.ALL, values)
+    return values
+
+
+def _checksums(group: h5f.FileID, array: str, rows: int) -> Array | None:
+    """Return the checksums of the rows of an array, (rows,) uint32; None if there are none."""
+    if not group.links.exists(b"crc32c"):
+        return None
+    columns = h5py.Dataset(h5d.open(group, b"crc32c")).attrs.get("columns")
+    names = json.loads(columns) if columns is not None else []
+    if array not in names:
+        return None
+    table = _whole(group, "crc32c", (rows, len(names)), np.dtype("u4"))
+    return np.ascontiguousarray(table[:, names.index(array)])
+
+
+def _is_plain(group: h5f.FileID, data_set: h5d.DatasetID, what: FeatureArray) -> bool:
+    """Say whether a row's bytes lie in the file as they are, in one piece."""
+    how = data_set.get_create_plist()
+    return bool(
+        how.get_layout() == h5d.CHUNKED
+        and how.get_chunk() == (1, *what.row_shape)
+        and how.get_nfilters() == 0
+        and data_set.dtype == what.dtype.newbyteorder("<")
+        and group.get_create_plist().get_userblock() == 0
+    )
+
+
+class _Sink(RawIOBase):
+    """The file that HDF5 writes. An error is kept until HDF5 has closed it and written no more.
+
+    HDF5 cannot give up a file whose last bytes it could not write: it would stay open and be
+    tried again when the process ends.
+    """
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self.error: BaseException | None = None
+
+    @override
+    def seekable(self) -> bool:
+        return True
+
+    @override
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    @override
+    def readinto(self, buffer: Any) -> int | None:
+        return self._file.readinto(buffer)
+
+    @override
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        size = len(view)
+        try:
+            while view and self.error is None:
+                view = view[self._file.write(view) :]
+        except BaseException as error:
+            # Ctrl-C too: nothing may get through HDF5.
+            self.error = error
+        return size
+
+    @override
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            if self.error is None:
+                self._file.truncate(size)
+        except BaseException as error:
+            self.error = error
+        return size or 0
