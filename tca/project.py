@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 
 from tca.cache.config import LoaderConfig
 from tca.cache.files import write_atomic
+from tca.cache.formats import existing_path
 from tca.cache.remote import as_place
 from tca.config import dump_commented, dump_yaml, load_config
 from tca.errors import UsageError
@@ -44,8 +45,12 @@ class Project(Stage1Config):
         return value
 
     def store(self, split: str) -> Path | str:
-        """Return where one split's store lies: a path, or a URL as text."""
-        return as_place(self.stores.replace("{split}", split))
+        """Return where one split's store lies: a path, or a URL as text.
+
+        Where there is none of this name, one beside it in the other format is it.
+        """
+        place = as_place(self.stores.replace("{split}", split))
+        return existing_path(place) if isinstance(place, Path) else place
 
     def local_store(self, split: str) -> Path:
         """Return where to write one split's store.
