@@ -119,6 +119,27 @@ def test_the_whole_job_as_it_is_typed(project: Path, capsys: pytest.CaptureFixtu
     assert first == again
 
 
+@pytest.mark.parametrize("stored", ["bfloat16", "int8"])
+def test_other_formats_and_types_go_all_the_way(
+    project: Path, stored: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [f"stores=cache/{stored}/{{split}}.zarr", f"extract.dtype={stored}"]
+    assert run(["extract", "--device", "cpu", "--format", "hdf5", *settings]) == 0
+    assert (project / f"cache/{stored}/train.h5/index.h5").is_file()
+    # Without --format too the store that is there is meant, whatever its name ends in.
+    assert run(["extract", "--device", "cpu", *settings]) == 0
+    assert "none: all were there" in capsys.readouterr().out
+    assert not (project / f"cache/{stored}/train.zarr").exists()
+    loader = ["loader.shuffle=blocks", "loader.residency=auto", "loader.checksum=first_epoch"]
+    folder = f"runs/{stored}"
+    assert run(["train-fusion", "--run", folder, *settings, *loader]) == 0
+    assert "loader.residency=auto chose ram" in capsys.readouterr().err
+    assert run(["evaluate", "--run", folder, "--json", *settings]) == 0
+    assert json.loads(capsys.readouterr().out)["videos"] == 6
+    assert run(["train-fusion", *settings, "loader.residency=gpu"]) == 2
+    assert "needs a GPU" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
