@@ -8,12 +8,16 @@ from typing import Any
 
 import click
 
+from tca.cli.cache_convert import convert
 from tca.cli.options import json_option
 
 
 @click.group("cache")
 def command() -> None:
     """Look at stores."""
+
+
+command.add_command(convert)
 
 
 @command.command("info")
