@@ -10,16 +10,27 @@ from typing import Any
 import h5py
 import numpy as np
 
-from tca.cache.format import Array, reading_failed
+from tca.cache.format import Array, DamageError, reading_failed
 from tca.cache.hdf5_creation import INDEX
-from tca.cache.hdf5_shard import library_words
+from tca.cache.hdf5_guard import library_words, open_own
 from tca.cache.ids import IdTable
 from tca.cache.layout import COLUMNS, STREAMS, RowTable, StoreSpec
 from tca.cache.sums import check_sum, sums_of
 from tca.cache.zarr_metadata import check_version, feature_streams
 from tca.errors import TcaError
 
-ATTRIBUTES = ("tca_layout", "split", "classes", "grid", "identity", "record", "rows_per_shard")
+ATTRIBUTES = {
+    "tca_layout": int,
+    "split": str,
+    "classes": list,
+    "grid": list,
+    "identity": dict,
+    "record": dict,
+    "rows_per_shard": int,
+}
+
+MOST_DEFLATED = 1032
+"""Bytes that deflate makes of one, at most."""
 
 
 def read_index(store: Path) -> StoreSpec:
@@ -35,28 +46,36 @@ def read_index(store: Path) -> StoreSpec:
             store / INDEX, error, "put the file back or extract the store again"
         ) from None
     check_sum(store, INDEX, data, sums_of(store))
-    return parse_index(store, data)
+    try:
+        return parse_index(store, data)
+    except DamageError as error:
+        raise TcaError(
+            f"{store / INDEX} is damaged: {error}; put the file back or extract the store again."
+        ) from None
 
 
 def parse_index(store: Path, data: bytes) -> StoreSpec:
     """Return what the bytes of an `index.h5` say; HDF5's own checksums are all that guards them.
 
     Raises:
-        TcaError: not one of tca's stores, a newer layout, or damaged.
+        DamageError: they are not as they were written.
+        TcaError: not one of tca's stores, or a newer layout.
     """
     try:
         with h5py.File(BytesIO(data), "r") as group:
             return _spec(store, group)
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise TcaError(
-            f"{store / INDEX} is damaged: {library_words(error)}; put the file back or extract "
-            "the store again."
-        ) from None
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise DamageError(library_words(error)) from None
 
 
 def _spec(store: Path, group: h5py.File) -> StoreSpec:
     attributes = {name: json.loads(group.attrs[name]) for name in ATTRIBUTES if name in group.attrs}
     check_version(str(store), attributes)
+    for name, kind in ATTRIBUTES.items():
+        if not isinstance(attributes.get(name), kind):
+            raise DamageError(f"its {name} is {attributes.get(name)!r:.80}")
+    if attributes["rows_per_shard"] < 1 or len(attributes["grid"]) != 2:
+        raise DamageError("its rows_per_shard or its grid is not possible")
     described = {
         name: {
             "shape": group[name].shape,
@@ -71,12 +90,12 @@ def _spec(store: Path, group: h5py.File) -> StoreSpec:
     streams = feature_streams(store, described)
     lengths = {len(table), *map(len, columns.values()), *(s.shape[0] for s in streams.values())}
     if len(lengths) != 1:
-        raise ValueError(f"its arrays have different numbers of rows: {sorted(lengths)}")
+        raise DamageError(f"its arrays have different numbers of rows: {sorted(lengths)}")
     return StoreSpec(
         split=attributes["split"],
         rows=table,
         streams=streams,
-        rows_per_shard=int(attributes["rows_per_shard"]),
+        rows_per_shard=attributes["rows_per_shard"],
         classes=attributes["classes"],
         identity=attributes["identity"],
         record=attributes["record"],
@@ -85,7 +104,10 @@ def _spec(store: Path, group: h5py.File) -> StoreSpec:
 
 
 def _column(group: h5py.File, name: str, dtype: np.dtype[Any]) -> Array:
-    values: Array = group[name][...]
-    if values.dtype != dtype:
-        raise ValueError(f"its {name} is {values.dtype} instead of {dtype}")
+    column = h5py.Dataset(open_own(group.id, name))
+    if column.dtype != dtype:
+        raise DamageError(f"its {name} is {column.dtype} instead of {dtype}")
+    if column.nbytes > MOST_DEFLATED * column.id.get_storage_size():
+        raise DamageError(f"its {name} has shape {column.shape} and no such many bytes")
+    values: Array = column[...]
     return values

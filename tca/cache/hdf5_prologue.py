@@ -24,7 +24,7 @@ from crc32c import crc32c
 from h5py import h5d, h5f, h5o
 
 from tca.cache.format import Array, DamageError
-from tca.cache.hdf5_shard import opened
+from tca.cache.hdf5_guard import opened
 
 MOST = 65536
 """Longest beginning that is worth comparing."""

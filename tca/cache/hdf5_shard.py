@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from io import FileIO, RawIOBase
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from typing_extensions import override
 
 from tca.cache.files import replacing
 from tca.cache.format import ABSENT, Array, DamageError, Extents
+from tca.cache.hdf5_guard import open_array, open_own, opened, opened_shard
 from tca.cache.layout import FeatureArray
 from tca.cache.zarr_shard import row_view
 
@@ -57,10 +57,15 @@ def write_shard(
     Raises:
         TcaError: disk full, read-only or otherwise not writable; nothing is left behind.
     """
-    with replacing(file) as opened:
-        sink = _Sink(opened)
-        with h5py.File(sink, "w", libver=LIBVER) as group:
-            _write_group(group, arrays, held, features, status)
+    with replacing(file) as target:
+        sink = _Sink(target)
+        try:
+            with h5py.File(sink, "w", libver=LIBVER) as group:
+                _write_group(group, arrays, held, features, status)
+        except (OSError, RuntimeError):
+            # HDF5 may stumble over what it could not write; the reason is in the sink.
+            if sink.error is None:
+                raise
         if sink.error is not None:
             raise sink.error
 
@@ -137,7 +142,7 @@ def read_extents(file: Path, array: str, what: FeatureArray, rows: int) -> Exten
         OSError: the file cannot be read.
     """
     with opened_shard(file) as group:
-        data_set = _checked(group, array, (rows, *what.row_shape), what.dtype)
+        data_set = open_array(group, array, (rows, *what.row_shape), what.dtype)
         checksums = _checksums(group, array, rows)
         if checksums is None or not _is_plain(group, data_set, what):
             return None
@@ -145,11 +150,13 @@ def read_extents(file: Path, array: str, what: FeatureArray, rows: int) -> Exten
         end = os.stat(file).st_size - what.row_bytes
 
         def found(chunk: h5d.StoreInfo) -> None:
-            if chunk.size != what.row_bytes or not 0 < chunk.byte_offset <= end:
+            row, *inner = chunk.chunk_offset
+            fits = chunk.size == what.row_bytes and 0 < chunk.byte_offset <= end
+            if not fits or row >= rows or any(inner):
                 # Raising in here would end in HDF5's words instead of ours.
                 bad.append(chunk)
             else:
-                offsets[chunk.chunk_offset[0]] = chunk.byte_offset
+                offsets[row] = chunk.byte_offset
 
         bad: list[h5d.StoreInfo] = []
         data_set.chunk_iter(found)
@@ -158,6 +165,9 @@ def read_extents(file: Path, array: str, what: FeatureArray, rows: int) -> Exten
                 f"row {bad[0].chunk_offset[0]} of its {array} is {bad[0].size} bytes at "
                 f"{bad[0].byte_offset}, which does not fit the file"
             )
+        lost = np.flatnonzero((offsets == ABSENT) & (checksums != 0))
+        if len(lost):
+            raise DamageError(f"row {lost[0]} of its {array} has a checksum and no features")
     return Extents(file, offsets, checksums)
 
 
@@ -181,59 +191,13 @@ def read_rows(
         OSError: the file cannot be read.
     """
     with opened_shard(file) as group:
-        data_set = h5py.Dataset(_checked(group, array, (rows, *what.row_shape), what.dtype))
+        data_set = h5py.Dataset(open_array(group, array, (rows, *what.row_shape), what.dtype))
         checksums = _checksums(group, array, rows)
         for place, row in enumerate(chosen.tolist()):
             values = data_set[row]
             if checksums is not None and crc32c(row_view(values)) != int(checksums[row]):
                 raise DamageError(f"the checksum of its row {row} of {array} does not hold")
             out[place] = values
-
-
-@contextmanager
-def opened(file: Path) -> Iterator[h5f.FileID]:
-    """Open an HDF5 file to read it.
-
-    Raises:
-        DamageError: HDF5 cannot make sense of it, at opening or within the block.
-        OSError: the system says why it cannot be read, perhaps that there is none.
-    """
-    try:
-        group = h5f.open(os.fsencode(file), h5f.ACC_RDONLY, _reading())
-        try:
-            yield group
-        finally:
-            group.close()
-    except OSError as error:
-        if error.errno:
-            raise
-        raise DamageError(library_words(error)) from None
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise DamageError(library_words(error)) from None
-
-
-@contextmanager
-def opened_shard(file: Path) -> Iterator[h5f.FileID]:
-    """Do as `opened` with a file that ought to be there."""
-    try:
-        with opened(file) as group:
-            yield group
-    except FileNotFoundError:
-        raise DamageError("the file is missing") from None
-
-
-def library_words(error: Exception) -> str:
-    """Return in one line what h5py says."""
-    return f"HDF5 says: {' '.join(str(error).strip(chr(39)).split())}"
-
-
-def _reading() -> h5p.PropFAID:
-    access = h5p.create(h5p.FILE_ACCESS)
-    # As h5py does it: what was opened in the file is closed with it.
-    access.set_fclose_degree(h5f.CLOSE_STRONG)
-    # Some network file systems have no locks; nobody changes a file that is in place.
-    access.set_file_locking(False, True)
-    return access
 
 
 def _contiguous(group: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
@@ -248,23 +212,10 @@ def _contiguous(group: h5py.File, name: str, shape: tuple[int, ...], dtype: str)
     return h5py.Dataset(h5d.create(group.id, name.encode(), kind, space, how))
 
 
-def _checked(
-    group: h5f.FileID, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> h5d.DatasetID:
-    """Open a data set, which must be of this shape and type."""
-    if not group.links.exists(name.encode()):
-        raise DamageError(f"it has no {name}")
-    data_set = h5d.open(group, name.encode())
-    found = data_set.shape, data_set.dtype
-    if found[0] != shape or found[1].newbyteorder("=") != dtype:
-        raise DamageError(f"its {name} is {found[1]} {found[0]} instead of {dtype} {shape}")
-    return data_set
-
-
 def _whole(
     group: h5f.FileID, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> np.ndarray[Any, np.dtype[Any]]:
-    data_set = _checked(group, name, shape, dtype)
+    data_set = open_array(group, name, shape, dtype)
     values = np.empty(shape, dtype=dtype)
     data_set.read(h5s.ALL, h5s.ALL, values)
     return values
@@ -274,9 +225,9 @@ def _checksums(group: h5f.FileID, array: str, rows: int) -> Array | None:
     """Return the checksums of the rows of an array, (rows,) uint32; None if there are none."""
     if not group.links.exists(b"crc32c"):
         return None
-    columns = h5py.Dataset(h5d.open(group, b"crc32c")).attrs.get("columns")
+    columns = h5py.Dataset(open_own(group, "crc32c")).attrs.get("columns")
     names = json.loads(columns) if columns is not None else []
-    if array not in names:
+    if not isinstance(names, list) or array not in names:
         return None
     table = _whole(group, "crc32c", (rows, len(names)), np.dtype("u4"))
     return np.ascontiguousarray(table[:, names.index(array)])
