@@ -12,7 +12,7 @@ import numpy as np
 
 from tca.cache.format import Array, DamageError, reading_failed
 from tca.cache.hdf5_creation import INDEX
-from tca.cache.hdf5_guard import library_words, open_own
+from tca.cache.hdf5_guard import is_hard_link, library_words, open_own
 from tca.cache.ids import IdTable
 from tca.cache.layout import COLUMNS, STREAMS, RowTable, StoreSpec
 from tca.cache.sums import check_sum, sums_of
@@ -74,17 +74,12 @@ def _spec(store: Path, group: h5py.File) -> StoreSpec:
     for name, kind in ATTRIBUTES.items():
         if not isinstance(attributes.get(name), kind):
             raise DamageError(f"its {name} is {attributes.get(name)!r:.80}")
-    if attributes["rows_per_shard"] < 1 or len(attributes["grid"]) != 2:
-        raise DamageError("its rows_per_shard or its grid is not possible")
-    described = {
-        name: {
-            "shape": group[name].shape,
-            "data_type": group[name].dtype.name,
-            "attributes": {key: bytes(value).decode() for key, value in group[name].attrs.items()},
-        }
-        for name in STREAMS
-        if name in group
-    }
+    grid, classes = attributes["grid"], attributes["classes"]
+    if len(grid) != 2 or any(type(size) is not int or size < 1 for size in grid):
+        raise DamageError(f"its grid is {grid!r:.80}")
+    if not all(isinstance(name, str) for name in classes) or attributes["rows_per_shard"] < 1:
+        raise DamageError("its classes or its rows_per_shard cannot be such")
+    described = {name: _described(group, name) for name in STREAMS if name in group}
     columns = {name: _column(group, name, dtype) for name, dtype in COLUMNS.items()}
     table = RowTable(ids=IdTable(_column(group, "id", np.dtype("u1"))), **columns)
     streams = feature_streams(store, described)
@@ -96,11 +91,22 @@ def _spec(store: Path, group: h5py.File) -> StoreSpec:
         rows=table,
         streams=streams,
         rows_per_shard=attributes["rows_per_shard"],
-        classes=attributes["classes"],
+        classes=classes,
         identity=attributes["identity"],
         record=attributes["record"],
-        grid=(attributes["grid"][0], attributes["grid"][1]),
+        grid=(grid[0], grid[1]),
     )
+
+
+def _described(group: h5py.File, name: str) -> dict[str, Any]:
+    if not is_hard_link(group.id, name.encode()) or not isinstance(group[name], h5py.Dataset):
+        raise DamageError(f"its {name} is no data set of its own")
+    array = group[name]
+    return {
+        "shape": array.shape,
+        "data_type": array.dtype.name,
+        "attributes": {key: bytes(value).decode() for key, value in array.attrs.items()},
+    }
 
 
 def _column(group: h5py.File, name: str, dtype: np.dtype[Any]) -> Array:
@@ -108,6 +114,6 @@ def _column(group: h5py.File, name: str, dtype: np.dtype[Any]) -> Array:
     if column.dtype != dtype:
         raise DamageError(f"its {name} is {column.dtype} instead of {dtype}")
     if column.nbytes > MOST_DEFLATED * column.id.get_storage_size():
-        raise DamageError(f"its {name} has shape {column.shape} and no such many bytes")
+        raise DamageError(f"its {name} has shape {column.shape} and fewer bytes than that takes")
     values: Array = column[...]
     return values

@@ -118,7 +118,7 @@ def set_text(at: h5py.HLObject, name: str, text: str) -> None:
 
 
 def read_status(file: Path, rows: int) -> Array:
-    """Return the statuses of a shard, (rows,) uint8; a foreign file need not have their checksum.
+    """Return the statuses of a shard, (rows,) uint8.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -127,10 +127,9 @@ def read_status(file: Path, rows: int) -> Array:
     """
     with opened(file) as group:
         status = _whole(group, "status", (rows,), np.dtype("u1"))
-        if group.links.exists(b"status_crc32c"):
-            expected = _whole(group, "status_crc32c", (1,), np.dtype("u4"))
-            if crc32c(status.data) != int(expected[0]):
-                raise DamageError("the checksum of its status does not hold")
+        expected = _whole(group, "status_crc32c", (1,), np.dtype("u4"))
+    if crc32c(status.data) != int(expected[0]):
+        raise DamageError("the checksum of its status does not hold")
     return status
 
 
@@ -144,7 +143,7 @@ def read_extents(file: Path, array: str, what: FeatureArray, rows: int) -> Exten
     with opened_shard(file) as group:
         data_set = open_array(group, array, (rows, *what.row_shape), what.dtype)
         checksums = _checksums(group, array, rows)
-        if checksums is None or not _is_plain(group, data_set, what):
+        if not _is_plain(group, data_set, what):
             return None
         offsets = np.full(rows, ABSENT, dtype=np.int64)
         end = os.stat(file).st_size - what.row_bytes
@@ -174,9 +173,7 @@ def read_extents(file: Path, array: str, what: FeatureArray, rows: int) -> Exten
 def read_rows(
     file: Path, array: str, what: FeatureArray, rows: int, chosen: Array, out: Array
 ) -> None:
-    """Read rows of a shard of `rows` rows through HDF5, whatever its layout.
-
-    Rows that have a checksum are held against it.
+    """Read rows of a shard of `rows` rows through HDF5, whatever its layout, and check them.
 
     Args:
         file: of the shard.
@@ -195,7 +192,7 @@ def read_rows(
         checksums = _checksums(group, array, rows)
         for place, row in enumerate(chosen.tolist()):
             values = data_set[row]
-            if checksums is not None and crc32c(row_view(values)) != int(checksums[row]):
+            if crc32c(row_view(values)) != int(checksums[row]):
                 raise DamageError(f"the checksum of its row {row} of {array} does not hold")
             out[place] = values
 
@@ -221,14 +218,15 @@ def _whole(
     return values
 
 
-def _checksums(group: h5f.FileID, array: str, rows: int) -> Array | None:
-    """Return the checksums of the rows of an array, (rows,) uint32; None if there are none."""
-    if not group.links.exists(b"crc32c"):
-        return None
+def _checksums(group: h5f.FileID, array: str, rows: int) -> Array:
+    """Return the checksums of the rows of an array, (rows,) uint32."""
     columns = h5py.Dataset(open_own(group, "crc32c")).attrs.get("columns")
-    names = json.loads(columns) if columns is not None else []
+    try:
+        names = json.loads(columns)
+    except (TypeError, ValueError):
+        names = None
     if not isinstance(names, list) or array not in names:
-        return None
+        raise DamageError(f"its crc32c has no column {array}")
     table = _whole(group, "crc32c", (rows, len(names)), np.dtype("u4"))
     return np.ascontiguousarray(table[:, names.index(array)])
 
