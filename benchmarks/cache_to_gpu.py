@@ -18,15 +18,9 @@ from typing import Literal, get_args
 import click
 import numpy as np
 import torch
-from measuring import (
-    MadeRows,
-    Report,
-    common_options,
-    made_spec,
-    seconds,
-    take_turns,
-    working_folder,
-)
+from made_rows import MadeRows, made_spec
+from measuring import seconds, take_turns
+from report import Report, common_options, working_folder
 
 from tca.cache.config import LoaderConfig
 from tca.cache.layout import Status
@@ -45,7 +39,7 @@ Place = Literal["disk", "ram", "gpu"]
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @common_options
 def command(
-    rows: int, batch_size: int, rounds: int, as_json: bool, keep: bool, folder: Path | None
+    rows: int, batch_size: int, rounds: int, output: str | None, keep: bool, folder: Path | None
 ) -> None:
     """Measure rows/s of whole epochs as floating point on the GPU."""
     if not torch.cuda.is_available():
@@ -66,7 +60,7 @@ def command(
                 torch.cuda.empty_cache()
     columns = ["stored as", "rows kept", "rows/s", "GB/s", "limit, rows/s", "ratio"]
     report.table("batches as floating point on the GPU", columns, table)
-    report.show(as_json)
+    report.show(output)
 
 
 def _write(path: Path, rows: int, stored: str) -> None:
