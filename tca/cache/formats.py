@@ -31,13 +31,14 @@ def open_format(path: Path | str) -> Format:
         if not checked:
             warn_unchecked(path)
         return remote
-    found = _open_local(path)
+    found = open_local(path)
     if not sums_of(path):
         warn_unchecked(path)
     return found
 
 
-def _open_local(path: Path) -> Format:
+def open_local(path: Path) -> Format:
+    """Do as `open_format` with a path, without the warning."""
     if not path.exists():
         raise TcaError(f"there is no store at {path}; make it with `tca extract`.")
     if path.is_file():

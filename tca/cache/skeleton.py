@@ -17,6 +17,9 @@ from tca.errors import TcaError
 INDEX = "index.h5"
 """The one file of an HDF5 store outside its shards."""
 
+CHANGED = "it has changed since the store was made (its sha256 is not that in tca.sums)"
+MISSING = "it is missing"
+
 
 @dataclass
 class Skeleton:
@@ -31,6 +34,7 @@ class Skeleton:
         summed: whether there are any sums of this store.
         unchecked: feature arrays that cannot be checked for want of their metadata.
         ids: whether `format.spec` has the ids.
+        rows_per_shard: as what is sound says it; None if that says nothing.
     """
 
     format: Format | None
@@ -39,6 +43,7 @@ class Skeleton:
     summed: bool = True
     unchecked: list[str] = field(default_factory=list)
     ids: bool = True
+    rows_per_shard: int | None = None
 
 
 def check_skeleton(path: Path | str) -> Skeleton:
@@ -50,27 +55,76 @@ def check_skeleton(path: Path | str) -> Skeleton:
     if isinstance(path, str):
         return Skeleton(open_format(path))
     try:
-        found = Skeleton(open_format(path))
-    except TcaError as error:
-        if is_hdf5(path):
-            # All of it is one file, and the error names it.
+        store = open_format(path)
+        found = Skeleton(store, rows_per_shard=store.spec.rows_per_shard)
+    except TcaError:
+        if not _was_store(path):
             raise
-        from tca.cache.zarr_skeleton import examine
-
-        found = examine(path)
+        found = _examine(path)
         if not (found.damage or found.lost_sums):
-            # Not a matter of damage: a newer layout, a foreign store, no store.
-            raise error from None
+            # Not a matter of damage: a newer layout, a foreign store.
+            raise
     found.summed = bool(sums_of(path))
     return found
 
 
 def is_hdf5(path: Path) -> bool:
     """Say whether a store, perhaps without its skeleton, is HDF5."""
-    return (path / INDEX).exists() or (not (path / "zarr.json").exists() and any(path.glob("*.h5")))
+    return (
+        (path / INDEX).exists()
+        or INDEX in sums_of(path)
+        or (not (path / "zarr.json").exists() and any(path.glob("shards/*.h5")))
+    )
+
+
+def missing_files(path: Path) -> list[str]:
+    """Return the files outside the shards that the store at `path` had and has no more.
+
+    Raises:
+        TcaError: the sums cannot be read.
+    """
+    if is_hdf5(path):
+        expected = [INDEX]
+    elif sums_of(path):
+        from tca.cache.zarr_skeleton import skeleton_files
+
+        expected = skeleton_files(path)
+    else:
+        # Without sums nothing tells a store that lost files from a folder of somebody else's.
+        expected = []
+    return [name for name in expected if not (path / name).exists()]
+
+
+def metadata_files(path: Path) -> list[str]:
+    """Return the files of the store at `path` that have a line in `tca.sums`."""
+    if is_hdf5(path):
+        return [INDEX]
+    from tca.cache.zarr_metadata import metadata_name
+    from tca.cache.zarr_skeleton import expected_arrays
+
+    return [metadata_name(array) for array in expected_arrays(path)]
 
 
 def sum_line_damaged(data: bytes, expected: str) -> bool:
     """Say whether a sum that does not hold is itself to blame: damage leaves most digits alone."""
     same = sum(a == b for a, b in zip(digest(data), expected, strict=False))
     return same > 48
+
+
+def _was_store(path: Path) -> bool:
+    return path.is_dir() and (
+        bool(sums_of(path))
+        or is_hdf5(path)
+        or any(path.glob("*/zarr.json"))
+        or (path / "zarr.json").exists()
+    )
+
+
+def _examine(path: Path) -> Skeleton:
+    if is_hdf5(path):
+        from tca.cache import hdf5_skeleton
+
+        return hdf5_skeleton.examine(path)
+    from tca.cache import zarr_skeleton
+
+    return zarr_skeleton.examine(path)

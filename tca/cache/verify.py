@@ -42,10 +42,11 @@ class Problem:
     damage: bool = True
 
     def __str__(self) -> str:
+        where = self.file if self.shard is None else f"{self.file} (shard {self.shard})"
         if self.row is None:
-            return f"{self.file}: {self.reason}"
+            return f"{where}: {self.reason}"
         video = "unknown" if self.id is None else self.id
-        return f"row {self.row} (id {video}), {self.array}: {self.file}: {self.reason}"
+        return f"{where}: row {self.row} (id {video}) of {self.array}: {self.reason}"
 
 
 @dataclass

@@ -11,6 +11,7 @@ from tca.cache.creation import create_store
 from tca.cache.format import Array, Format
 from tca.cache.formats import named_format, open_format
 from tca.cache.layout import FeatureArray, Status, StoreSpec
+from tca.cache.restore import restore_missing
 from tca.errors import TcaError
 
 
@@ -33,7 +34,8 @@ class StoreWriter:
     ) -> StoreWriter:
         """Go on with the store at `path`, or make it; see `create_store`.
 
-        A store that is there keeps its own `rows_per_shard` and `record`.
+        A store that is there keeps its own `rows_per_shard` and `record`. What it lost outside its
+        shards is made again, see `restore`.
 
         Args:
             path: where.
@@ -46,6 +48,7 @@ class StoreWriter:
         """
         if not path.exists():
             create_store(path, spec, store_format or named_format(path) or "zarr")
+        restore_missing(path, spec)
         writer = cls(path)
         found = writer._format.name
         if store_format not in (None, found):

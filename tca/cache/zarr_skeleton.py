@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,28 @@ import numpy as np
 from tca.cache.format import Array, DamageError, reading_failed
 from tca.cache.ids import IdTable
 from tca.cache.layout import COLUMNS, SCALE, STREAMS, RowTable, StoreSpec, Stream
-from tca.cache.skeleton import Skeleton, sum_line_damaged
+from tca.cache.skeleton import CHANGED, MISSING, Skeleton, sum_line_damaged
 from tca.cache.sums import digest, sums_of
 from tca.cache.zarr_format import ZarrFormat
-from tca.cache.zarr_metadata import GROUP, Metadata, check_version, feature_streams, metadata_name
+from tca.cache.zarr_metadata import (
+    GROUP,
+    Metadata,
+    check_version,
+    feature_streams,
+    is_plain,
+    metadata_name,
+)
 from tca.cache.zarr_shard import CHECKSUM_BYTES, parse_chunk
 from tca.errors import TcaError
 
 COLUMN_FILES = {**{name: f"{name}/c/0" for name in COLUMNS}, "id": "id/c/0/0"}
 """Columns by name, and the one file of each."""
 
-CHANGED = "it has changed since the store was made (its sha256 is not that in tca.sums)"
-MISSING = "it is missing"
-
 
 def examine(path: Path) -> Skeleton:
     """Check every metadata file and every column of the store at `path`.
+
+    Nothing is found in a store that is not laid out as tca does it.
 
     Raises:
         TcaError: made by a newer tca, or a file cannot be read.
@@ -37,8 +42,13 @@ def examine(path: Path) -> Skeleton:
     metadata = _sound_metadata(path, skeleton)
     if GROUP in metadata:
         check_version(str(path), metadata[GROUP].get("attributes"))
-    rows = _common(path, metadata, skeleton, "rows", _rows)
-    per_shard = _common(path, metadata, skeleton, "rows in a shard", _rows_per_shard)
+    if not skeleton.damage and not is_plain(metadata):
+        return Skeleton(None)
+    rows = _common(metadata, skeleton, "rows", _rows)
+    per_shard = _common(metadata, skeleton, "rows in a shard", _rows_per_shard)
+    if per_shard is None:
+        per_shard = _length_of_statuses(path)
+    skeleton.rows_per_shard = per_shard
     streams: dict[str, Stream] = {}
     for name in STREAMS:
         if name in metadata:
@@ -110,7 +120,7 @@ def _sound_metadata(path: Path, skeleton: Skeleton) -> Metadata:
     return metadata
 
 
-def _common(path: Path, metadata: Metadata, skeleton: Skeleton, what: str, fact: Any) -> int | None:
+def _common(metadata: Metadata, skeleton: Skeleton, what: str, fact: Any) -> int | None:
     """Return a number in which all arrays agree; those that do not are damaged and dropped."""
     found: dict[str, int] = {}
     for array in [name for name in metadata if name != GROUP]:
@@ -184,8 +194,8 @@ def _spec(
     )
 
 
-def shard_lengths(path: Path) -> Iterator[int]:
-    """Yield how many rows the committed shards have, as the lengths of their statuses tell."""
-    for file in sorted(path.glob("status/c/*")):
-        if not file.name.startswith("."):
-            yield file.stat().st_size - CHECKSUM_BYTES
+def _length_of_statuses(path: Path) -> int | None:
+    """Return how many rows a shard has, as most of the committed statuses tell."""
+    files = [file for file in path.glob("status/c/*") if not file.name.startswith(".")]
+    lengths = Counter(file.stat().st_size - CHECKSUM_BYTES for file in files)
+    return max(lengths, key=lambda length: lengths[length]) if lengths else None

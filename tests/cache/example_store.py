@@ -13,6 +13,9 @@ from tca.cache.store import Store
 from tca.cache.types import encode, to_numpy
 from tca.cache.writer import StoreWriter
 
+FORMATS = ("zarr", "hdf5")
+"""Names of the formats, which are endings of stores' names as well."""
+
 IDS = ["röw", "動画", "a b", "x" * 40, "", "🎬"]
 
 
@@ -35,6 +38,7 @@ class Example:
     store_format: str | None = None
     classes: tuple[str, ...] = ("push", "pull", "schütteln")
     identity: dict[str, Any] = field(default_factory=lambda: {"keep": "mean", "size": [224, 224]})
+    record: dict[str, Any] = field(default_factory=lambda: {"tca": "0.1.0"})
 
     def __post_init__(self) -> None:
         rows = np.arange(self.rows)
@@ -67,7 +71,7 @@ class Example:
             rows_per_shard=self.rows_per_shard,
             classes=self.classes,
             identity=self.identity,
-            record={"tca": "0.1.0"},
+            record=self.record,
             grid=(2, 2),
         )
 
