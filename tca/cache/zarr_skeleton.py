@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ def examine(path: Path) -> Skeleton:
         check_version(str(path), metadata[GROUP].get("attributes"))
     if not skeleton.damage and not is_plain(metadata):
         return Skeleton(None)
-    rows = _common(metadata, skeleton, "rows", _rows)
+    # Where all of the metadata is lost, the lengths of files tell the same.
+    rows = _common(metadata, skeleton, "rows", _rows) or _length_of_columns(path)
     per_shard = _common(metadata, skeleton, "rows in a shard", _rows_per_shard)
-    if per_shard is None:
-        per_shard = _length_of_statuses(path)
+    per_shard = per_shard or _length_of_statuses(path)
     skeleton.rows_per_shard = per_shard
     streams: dict[str, Stream] = {}
     for name in STREAMS:
@@ -194,8 +195,20 @@ def _spec(
     )
 
 
+def _length_of_columns(path: Path) -> int | None:
+    files = {path / COLUMN_FILES[name]: kind.itemsize for name, kind in COLUMNS.items()}
+    return _commonest(
+        (file.stat().st_size - CHECKSUM_BYTES) // size
+        for file, size in files.items()
+        if file.exists()
+    )
+
+
 def _length_of_statuses(path: Path) -> int | None:
-    """Return how many rows a shard has, as most of the committed statuses tell."""
     files = [file for file in path.glob("status/c/*") if not file.name.startswith(".")]
-    lengths = Counter(file.stat().st_size - CHECKSUM_BYTES for file in files)
-    return max(lengths, key=lambda length: lengths[length]) if lengths else None
+    return _commonest(file.stat().st_size - CHECKSUM_BYTES for file in files)
+
+
+def _commonest(numbers: Iterable[int]) -> int | None:
+    counts = Counter(number for number in numbers if number > 0)
+    return counts.most_common(1)[0][0] if counts else None
