@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from example_store import Example, open_files
+from example_store import FORMATS, Example, open_files
 
 import tca.cache.row_reader as row_reader_module
 from tca.cache.layout import FeatureShapes, Status
@@ -11,9 +11,9 @@ from tca.cache.store import Store
 from tca.errors import TcaError
 
 
-@pytest.fixture
-def example(tmp_path: Path) -> Example:
-    return Example(tmp_path / "train.zarr", rows=61)
+@pytest.fixture(params=FORMATS)
+def example(request: pytest.FixtureRequest, tmp_path: Path) -> Example:
+    return Example(tmp_path / f"train.{request.param}", rows=61)
 
 
 def test_what_was_written_is_read(example: Example) -> None:
@@ -35,9 +35,10 @@ def test_what_was_written_is_read(example: Example) -> None:
         assert np.array_equal(found, features[store.ready()])
 
 
-def test_frames_kept_have_their_own_shape(tmp_path: Path) -> None:
+@pytest.mark.parametrize("store_format", FORMATS)
+def test_frames_kept_have_their_own_shape(tmp_path: Path, store_format: str) -> None:
     shapes = {"semantic": (8, 4, 6), "motion": (8, 5)}
-    example = Example(tmp_path / "train.zarr", row_shapes=shapes)
+    example = Example(tmp_path / f"train.{store_format}", row_shapes=shapes)
     store = example.write()
     assert store.shapes == FeatureShapes(8, (2, 2), 6, 8, 5)
     assert np.array_equal(store.read("semantic", [4, 2]), example.features["semantic"][[4, 2]])
@@ -83,7 +84,7 @@ def test_a_row_that_is_not_there_is_refused(example: Example, rows: list[int]) -
 )
 def test_a_row_without_features_is_never_read(example: Example, row: int, words: str) -> None:
     store = example.write(0, 1, 2)
-    with pytest.raises(TcaError, match=rf"row {row} \(id .+\) of .+train.zarr .+: {words};"):
+    with pytest.raises(TcaError, match=rf"row {row} \(id .+\) of .+train\..+: {words};"):
         store.read("semantic", [0, row])
 
 
@@ -108,7 +109,7 @@ def test_an_incomplete_store_is_read_as_far_as_it_was_at_opening(example: Exampl
 
 def test_features_without_their_status_do_not_exist(example: Example) -> None:
     store = example.write()
-    (store.path / "status/c/2").unlink()
+    store.format.record_file(2).unlink()
     store = Store.open(example.path)
     assert (store.status[16:24] == Status.NOT_EXTRACTED).all()
     with pytest.raises(TcaError, match="not extracted"):
@@ -147,8 +148,8 @@ def test_a_store_is_found_from_anywhere(
 ) -> None:
     rows = example.write().ready()
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/link.zarr").symlink_to(example.path)
+    (tmp_path / "elsewhere/link").symlink_to(example.path)
     monkeypatch.chdir(example.path)
-    for name in (".", "../train.zarr", str(tmp_path / "elsewhere/link.zarr")):
+    for name in (".", f"../{example.path.name}", str(tmp_path / "elsewhere/link")):
         store = Store.open(name)
         assert np.array_equal(store.read("motion", rows), example.features["motion"][rows])
