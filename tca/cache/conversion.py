@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,25 +34,34 @@ class Changes:
     stream: str | None = None
     selection: Selection = field(default_factory=Selection)
 
+    def kept(self, store: Store) -> list[str]:
+        """Return the streams of `store` that are kept.
 
-def new_spec(store: Store, chosen: Array, changes: Changes, made_as: str) -> StoreSpec:
+        Raises:
+            UsageError: it has no such stream.
+        """
+        if self.stream is None:
+            return list(store.streams)
+        if self.stream not in store.streams:
+            raise UsageError(
+                f"{store.path} has no {self.stream} stream, only {', '.join(store.streams)}; "
+                "leave --stream out."
+            )
+        return [self.stream]
+
+
+def new_spec(
+    store: Store, kept: Sequence[str], chosen: Array, changes: Changes, made_as: str
+) -> StoreSpec:
     """Return what the new store is made with.
 
     Args:
         store: the source.
+        kept: names of the streams that are kept.
         chosen: numbers of the rows that are kept, ascending.
         changes: what else is otherwise.
         made_as: format of the new store.
-
-    Raises:
-        UsageError: the source has no such stream.
     """
-    if changes.stream is not None and changes.stream not in store.streams:
-        raise UsageError(
-            f"{store.path} has no {changes.stream} stream, only {', '.join(store.streams)}; leave "
-            "--stream out."
-        )
-    kept = [changes.stream] if changes.stream is not None else list(store.streams)
     streams = {
         name: Stream(
             (len(chosen), *store.streams[name].row_shape), changes.type or store.streams[name].type

@@ -103,11 +103,11 @@ def convert(
     changes = changes or Changes()
     _require_target(as_place(source), target, store_format)
     store = Store.open(source)
-    chosen = changes.selection.of(store)
+    kept, chosen = changes.kept(store), changes.selection.of(store)
     with sole_writer(target):
         there = open_format(target) if target.exists() else None
         made_as = store_format or (there and there.name) or named_format(target) or "zarr"
-        spec = new_spec(store, chosen, changes, made_as)
+        spec = new_spec(store, kept, chosen, changes, made_as)
         if there is not None:
             require_same(target, spec, there.spec, made_as, there.name)
         job = _Job(store, chosen, spec, target)
