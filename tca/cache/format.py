@@ -32,13 +32,11 @@ class Extents:
     """Where the rows of one array lie in the file of one shard.
 
     Attributes:
-        file: the file.
-        offset: (rows of the shard,) int64 bytes from its start, `ABSENT` for a row without bytes.
-        checksum: (rows of the shard,) uint32 CRC32C of every row; None where it is in the 4 bytes
-            behind the row, little-endian.
+        offset: (rows of the shard, or more,) int64 bytes from the file's start, `ABSENT` for a row
+            without bytes.
+        checksum: (rows of the shard,) uint32 CRC32C of every row; None where `checksum_behind_row`.
     """
 
-    file: Path
     offset: Array
     checksum: Array | None
 
@@ -55,6 +53,8 @@ class Format(ABC):
     name: ClassVar[str]
     writable: ClassVar[bool] = True
     """False for stores that tca reads through a library."""
+    checksum_behind_row: ClassVar[bool] = False
+    """True where the CRC32C of a row is the 4 bytes behind it, little-endian."""
     at_once: ClassVar[bool] = False
     """True where `read_through_library` takes rows of many shards: a server answers in parallel."""
 

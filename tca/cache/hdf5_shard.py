@@ -167,7 +167,7 @@ def read_extents(file: Path, array: str, what: FeatureArray, rows: int) -> Exten
         lost = np.flatnonzero((offsets == ABSENT) & (checksums != 0))
         if len(lost):
             raise DamageError(f"row {lost[0]} of its {array} has a checksum and no features")
-    return Extents(file, offsets, checksums)
+    return Extents(offsets, checksums)
 
 
 def read_rows(

@@ -3,27 +3,31 @@
 A row that is in the system's file cache costs one copy, which is also all that a memory map would
 do; but a short file ends a `pread` early, where it would kill a process that has it mapped. See
 docs/cache.md for both, measured.
+
+Between two rows there is as little Python as possible: threads read and check side by side, but
+only one of them at a time can be between two rows.
 """
 
 from __future__ import annotations
 
 import os
-import resource
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
-from threading import Lock
 
 import numpy as np
 from crc32c import crc32c
 
-from tca.cache.format import ABSENT, Array, DamageError, Extents, Format
+from tca.cache.format import ABSENT, Array, DamageError, Format
+from tca.cache.row_files import UNKNOWN, OpenFile, OpenFiles, RowFiles
 
 CHECKSUM_BYTES = 4
 MAX_RUN = 256
 """Neighbouring rows read by one call; each takes two of the system's 1,024 buffers a call."""
+
+RUN_BYTES = 1 << 20
+"""Of neighbouring rows read by one call: their sums are made while they are in the core's cache."""
 
 CACHE_SAMPLE = 32
 """Rows that are looked at before a prefetch: if all are in memory, so are the others, nearly."""
@@ -47,13 +51,10 @@ class RowReader:
     Files stay open while there is room: a part of the descriptors that the process may have.
     """
 
-    def __init__(self, store_format: Format, open_files: int | None = None) -> None:
+    def __init__(self, store_format: Format) -> None:
         self._format = store_format
-        self._room = open_files or open_files_allowed()
-        self._files: OrderedDict[tuple[str, int], _File] = OrderedDict()
-        # Kept when the file is closed: 8 bytes a row, and costly to read again.
-        self._known: dict[tuple[str, int], tuple[_Fingerprint, Extents]] = {}
-        self._lock = Lock()
+        room = OpenFiles()
+        self._files = {name: RowFiles(store_format, name, room) for name in store_format.arrays}
 
     def read(self, array: str, rows: Array, out: Array, *, check: bool) -> None:
         """Read rows in any order.
@@ -103,16 +104,17 @@ class RowReader:
         for file, start in self._places(array, rows):
             os.posix_fadvise(file.descriptor, start, length, os.POSIX_FADV_WILLNEED)
 
-    def _places(self, array: str, ascending: Array) -> Iterator[tuple[_File, int]]:
+    def _places(self, array: str, ascending: Array) -> Iterator[tuple[OpenFile, int]]:
         """Yield file and offset of rows that have both, until a file cannot be read."""
-        for shard, insides in _by_shard(ascending, self._format.spec.rows_per_shard):
+        files = self._files[array]
+        for rows in _by_shard(ascending, self._format.spec.rows_per_shard):
             try:
-                file = self._file(array, shard)
+                file = files.file(int(rows[0]) // self._format.spec.rows_per_shard)
             except (DamageError, OSError):
                 return
             if file is None:
                 continue
-            for start in file.offsets[insides].tolist():
+            for start in files.offset[rows].tolist():
                 if start != ABSENT:
                     yield file, start
 
@@ -145,53 +147,127 @@ class RowReader:
 
     def _read_part(self, array: str, rows: Array, order: Array, out: Array, check: bool) -> None:
         """Read `rows[order]`, which ascend, into `out[order]`."""
-        if not len(order):
-            return
-        flat = memoryview(out.reshape(-1).view(np.uint8).data)
-        width = out.nbytes // len(out)
-        start = 0
-        for shard, insides in _by_shard(rows[order], self._format.spec.rows_per_shard):
-            places = order[start : start + len(insides)]
-            start += len(insides)
-            first_row = int(rows[places[0]] - insides[0])
-            try:
-                file = self._file(array, shard)
+        if len(order):
+            part = _Part(self._format, self._files[array], array, rows[order], order, out)
+            part.read(check)
+
+
+class _Part:
+    """Ascending rows of one array that one thread reads."""
+
+    def __init__(
+        self,
+        store_format: Format,
+        files: RowFiles,
+        array: str,
+        rows: Array,
+        places: Array,
+        out: Array,
+    ) -> None:
+        self._format, self._files, self._array = store_format, files, array
+        self._rows, self._out = rows, out
+        self._numbers, self._places = rows.tolist(), places.tolist()
+        self._shards: list[int] = (rows // store_format.spec.rows_per_shard).tolist()
+        self._flat = memoryview(out.reshape(-1).view(np.uint8).data)
+        self._width = out.nbytes // len(out)
+        # Where the checksums lie behind the rows, the call that reads a row brings its own.
+        self._gap = CHECKSUM_BYTES if store_format.checksum_behind_row else 0
+        self._tails = memoryview(bytearray(self._gap * len(rows)))
+
+    def read(self, check: bool) -> None:
+        """Read all rows; raises RowError of the first that cannot be read."""
+        self._look_up()
+        offsets = self._files.offset[self._rows]
+        bounds = self._runs(offsets)
+        starts: list[int] = offsets.tolist()
+        shard, file = -1, None
+        summed: list[int] = []
+        sums: list[int] = []
+        first = 0
+        try:
+            for first, end in pairwise(bounds):
+                if self._shards[first] != shard:
+                    shard = self._shards[first]
+                    file = self._files.file(shard)
                 if file is None:
-                    some = np.empty((len(places), *out.shape[1:]), out.dtype)
-                    self._format.read_through_library(array, rows[places], some)
-                    out[places] = some
+                    self._read_through_library(first, end)
                     continue
-            except (DamageError, OSError) as error:
-                raise RowError(first_row + int(insides[0]), error) from None
-            views = [flat[place * width : (place + 1) * width] for place in places.tolist()]
+                views = [self._view(number) for number in range(first, end)]
+                if starts[first] != ABSENT:
+                    self._read_run(file, views, first, starts[first], check)
+                else:
+                    views[0][:] = bytes(self._width)
+                    if self._gap:
+                        continue
+                if check:
+                    for number, view in enumerate(views, first):
+                        summed.append(number)
+                        sums.append(crc32c(view))
+        except (DamageError, OSError) as error:
+            # A row before it may be damaged too, and is to be named then.
+            self._compare(summed, sums)
+            raise RowError(self._numbers[first], error) from None
+        self._compare(summed, sums)
+
+    def _look_up(self) -> None:
+        """Learn where the rows lie, shard by shard; what fails here fails again when it is read."""
+        unknown = self._rows[self._files.offset[self._rows] == UNKNOWN]
+        for shard in np.unique(unknown // self._format.spec.rows_per_shard).tolist():
             try:
-                file.copy(insides, views, check)
-            except _RowInFileError as error:
-                raise RowError(first_row + error.row, error.reason) from None
+                self._files.file(shard)
+            except (DamageError, OSError):
+                return
 
-    def _file(self, array: str, shard: int) -> _File | None:
-        """Return an open file, closing the one unused for longest when there are many.
+    def _runs(self, offsets: Array) -> list[int]:
+        """Return the bounds of runs of rows that lie one behind the other, short ones."""
+        most = max(1, min(MAX_RUN, RUN_BYTES // self._width))
+        together = np.diff(offsets) == self._width + self._gap
+        together &= np.diff(self._shards) == 0
+        # Rows without a place are each alone; those that a library reads are a shard's together.
+        together &= (offsets[1:] >= 0) & (offsets[:-1] >= 0)
+        together |= (offsets[1:] == UNKNOWN) & (np.diff(self._shards) == 0)
+        bounds = [0]
+        for end in [*(np.flatnonzero(~together) + 1).tolist(), len(offsets)]:
+            while end - bounds[-1] > most and offsets[bounds[-1]] != UNKNOWN:
+                bounds.append(bounds[-1] + most)
+            bounds.append(end)
+        return bounds
 
-        None if its rows can be read through the format's library alone.
-        """
-        key = array, shard
-        with self._lock:
-            file = self._files.get(key)
-            if file is not None:
-                self._files.move_to_end(key)
-                return file
-            known = self._known.get(key)
-            extents = known[1] if known else self._format.extents(array, shard)
-            if extents is None:
-                return None
-            file = _File(extents)
-            if known and known[0] != file.fingerprint:
-                raise DamageError("it was replaced since the store was opened; open the store anew")
-            self._known[key] = file.fingerprint, extents
-            self._files[key] = file
-            if len(self._files) > self._room:
-                self._files.popitem(last=False)
-            return file
+    def _view(self, number: int) -> memoryview:
+        start = self._places[number] * self._width
+        return self._flat[start : start + self._width]
+
+    def _read_run(
+        self, file: OpenFile, views: list[memoryview], first: int, offset: int, check: bool
+    ) -> None:
+        """Read neighbouring rows, and what lies behind each if that is wanted or in the way."""
+        gap = self._gap
+        if gap and (check or len(views) > 1):
+            tails = self._tails[gap * first : gap * (first + len(views))]
+            if len(views) == 1:
+                views = [views[0], tails]
+            else:
+                parts = (tails[start : start + gap] for start in range(0, len(tails), gap))
+                views = [part for pair in zip(views, parts, strict=True) for part in pair]
+        _read_fully(file.descriptor, views, offset)
+
+    def _read_through_library(self, first: int, end: int) -> None:
+        some = np.empty((end - first, *self._out.shape[1:]), self._out.dtype)
+        self._format.read_through_library(self._array, self._rows[first:end], some)
+        self._out[self._places[first:end]] = some
+
+    def _compare(self, summed: list[int], sums: list[int]) -> None:
+        """Hold the sums of some rows against those stored with them."""
+        if not summed:
+            return
+        if self._files.checksum is None:
+            expected = np.frombuffer(self._tails, dtype="<u4")
+        else:
+            expected = self._files.checksum[self._rows]
+        wrong = np.flatnonzero(expected[summed] != np.array(sums, dtype=np.uint32))
+        if len(wrong):
+            reason = DamageError("the row's checksum does not hold")
+            raise RowError(self._numbers[summed[wrong[0]]], reason)
 
 
 def reading_threads() -> int:
@@ -199,116 +275,20 @@ def reading_threads() -> int:
     return min(8, len(os.sched_getaffinity(0)))
 
 
-def open_files_allowed() -> int:
-    """Return how many files a store keeps open: half of what the process may."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, min(2048, soft // 2))
-
-
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, reading_threads() - 1), "tca-read")
 
 
-def _by_shard(ascending: Array, rows_per_shard: int) -> Iterator[tuple[int, Array]]:
-    """Yield (shard, its rows counted from its first) for every shard that occurs."""
+def _by_shard(ascending: Array, rows_per_shard: int) -> list[Array]:
+    """Cut rows into those of each shard."""
+    if not len(ascending):
+        return []
     shards = ascending // rows_per_shard
-    insides = ascending - shards * rows_per_shard
-    bounds = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(ascending)]
-    for first, last in pairwise(bounds):
-        if last > first:
-            yield int(shards[first]), insides[first:last]
+    return np.split(ascending, np.flatnonzero(np.diff(shards)) + 1)
 
 
-_Fingerprint = tuple[int, int, int]
-
-
-class _File:
-    """One open file of rows; closed when the last reader lets go of it."""
-
-    descriptor = -1
-
-    def __init__(self, extents: Extents) -> None:
-        self.offsets = extents.offset
-        self._checksums = extents.checksum
-        try:
-            self.descriptor = os.open(extents.file, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise DamageError("the file is missing") from None
-        found = os.fstat(self.descriptor)
-        self.fingerprint: _Fingerprint = (found.st_ino, found.st_mtime_ns, found.st_size)
-
-    def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-
-    def copy(self, rows: Array, views: Sequence[memoryview], check: bool) -> None:
-        """Copy rows of this file, which ascend, into `views`.
-
-        Raises:
-            _RowInFileError: of the first row that cannot be read.
-        """
-        numbers, offsets = rows.tolist(), self.offsets[rows].tolist()
-        width = len(views[0])
-        # Where the checksums lie behind the rows, the call that reads a row brings its own.
-        gap = CHECKSUM_BYTES if self._checksums is None else 0
-        tails = memoryview(bytearray(gap * len(rows)))
-        end = 0
-        while end < len(offsets):
-            first, end = end, _run_end(offsets, end, width + gap)
-            try:
-                if offsets[first] == ABSENT:
-                    views[first][:] = bytes(width)
-                else:
-                    self._read(views[first:end], tails[gap * first : gap * end], offsets[first])
-            except (DamageError, OSError) as error:
-                raise _RowInFileError(numbers[first], error) from None
-            if not check:
-                continue
-            for place in range(first, end):
-                if self._checksums is not None:
-                    expected = int(self._checksums[numbers[place]])
-                elif offsets[place] == ABSENT:
-                    continue
-                else:
-                    expected = int.from_bytes(tails[gap * place : gap * (place + 1)], "little")
-                if crc32c(views[place]) != expected:
-                    reason = DamageError("the row's checksum does not hold")
-                    raise _RowInFileError(numbers[place], reason)
-
-    def _read(self, views: Sequence[memoryview], tails: memoryview, offset: int) -> None:
-        """Read neighbouring rows, and into `tails` what lies behind each."""
-        if not tails:
-            _read_fully(self.descriptor, list(views), offset)
-        elif len(views) == 1:
-            _read_fully(self.descriptor, [views[0], tails], offset)
-        else:
-            parts = (tails[i : i + CHECKSUM_BYTES] for i in range(0, len(tails), CHECKSUM_BYTES))
-            both = zip(views, parts, strict=True)
-            _read_fully(self.descriptor, [part for pair in both for part in pair], offset)
-
-
-class _RowInFileError(Exception):
-    """A row, counted from the first of its shard, could not be read because of `reason`."""
-
-    def __init__(self, row: int, reason: Exception) -> None:
-        super().__init__(row, reason)
-        self.row = row
-        self.reason = reason
-
-
-def _run_end(offsets: list[int], first: int, step: int) -> int:
-    """Return the end of the run of rows from `first` on that lie one behind the other."""
-    end = first + 1
-    if offsets[first] == ABSENT:
-        return end
-    limit = min(len(offsets), first + MAX_RUN)
-    while end < limit and offsets[end] == offsets[end - 1] + step:
-        end += 1
-    return end
-
-
-def _is_cached(file: _File, offset: int) -> bool:
+def _is_cached(file: OpenFile, offset: int) -> bool:
     """Tell whether a byte can be read without waiting for the disk."""
     try:
         return os.preadv(file.descriptor, [bytearray(1)], offset, os.RWF_NOWAIT) == 1

@@ -31,6 +31,7 @@ class ZarrFormat(Format):
     """A Zarr store on a local disk, laid out as docs/cache.md says."""
 
     name = "zarr"
+    checksum_behind_row = True
     path: Path
 
     def __init__(self, path: Path, spec: StoreSpec) -> None:
@@ -64,7 +65,7 @@ class ZarrFormat(Format):
     def extents(self, array: str, shard: int) -> Extents:
         file = self.shard_file(array, shard)
         offsets = row_offsets(file, self.spec.rows_per_shard, self.arrays[array].row_bytes)
-        return Extents(file, offsets, None)
+        return Extents(offsets, None)
 
     @override
     def read_through_library(self, array: str, rows: Array, out: Array) -> None:

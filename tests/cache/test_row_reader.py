@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from example_store import Example, open_files
 
+import tca.cache.row_files as row_files
 import tca.cache.row_reader as row_reader
 from tca.cache.store import Store
 from tca.errors import TcaError
@@ -84,7 +85,7 @@ def test_a_file_shortened_under_an_open_store_is_an_error(example: Example) -> N
 def test_a_file_replaced_under_an_open_store_is_never_mixed_up(
     example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_reader, "open_files_allowed", lambda: 1)
+    monkeypatch.setattr(row_files, "open_files_allowed", lambda: 1)
     store = example.write()
     rows = np.arange(24, 32)
     store.read("motion", rows)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from example_store import FORMATS, Example, open_files
 
-import tca.cache.row_reader as row_reader_module
+import tca.cache.row_files as row_files_module
 from tca.cache.layout import FeatureShapes, Status
 from tca.cache.store import Store
 from tca.errors import TcaError
@@ -117,7 +117,7 @@ def test_features_without_their_status_do_not_exist(example: Example) -> None:
 
 
 def test_several_threads_read_alike(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_reader_module, "open_files_allowed", lambda: 3)
+    monkeypatch.setattr(row_files_module, "open_files_allowed", lambda: 3)
     store = example.write()
 
     def read(seed: int) -> None:
@@ -134,7 +134,7 @@ def test_several_threads_read_alike(example: Example, monkeypatch: pytest.Monkey
 def test_open_files_are_bounded_and_go_with_the_store(
     example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_reader_module, "open_files_allowed", lambda: 5)
+    monkeypatch.setattr(row_files_module, "open_files_allowed", lambda: 5)
     store = example.write()
     for name in store.streams:
         store.read(name, store.ready())
