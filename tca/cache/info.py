@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tca.cache.layout import Status, status_words
+from tca.cache.reasons import read_reasons
 from tca.cache.store import Store
 
 
@@ -19,16 +21,19 @@ def describe(store: Store) -> dict[str, Any]:
     Counts are those at the moment the store was opened; bytes are those on disk now.
 
     Returns:
-        path, split, rows, rows_per_shard; status: rows by status, those that occur; shards:
-        committed and total; streams: shape, type and bytes of each; bytes of the whole store;
-        classes: their number; labels: rows by class name, every class; unlabelled: rows;
-        identity and record as they are stored.
+        path, format, split, rows, rows_per_shard; status: rows by status, those that occur;
+        reasons: failed rows by reason, the most frequent first, as far as the reasons are beside
+        the store; shards: committed and total; streams: shape, type, bytes of one row and of all
+        that have features; bytes: of the whole store on disk, None behind a URL; classes: their
+        number; labels: rows by class name, every class; unlabelled: rows; identity and record as
+        they are stored.
     """
     values, counts = np.unique(store.status, return_counts=True)
-    first_rows = store.status[:: store.rows_per_shard]
     labels = np.bincount(store.label[store.label >= 0], minlength=len(store.classes))
+    good = len(store.ready())
     return {
         "path": str(store.path),
+        "format": store.format.name,
         "split": store.split,
         "rows": store.rows,
         "rows_per_shard": store.rows_per_shard,
@@ -36,25 +41,42 @@ def describe(store: Store) -> dict[str, Any]:
             status_words(value): count
             for value, count in zip(values.tolist(), counts.tolist(), strict=True)
         },
-        "shards": {
-            "committed": int((first_rows != Status.NOT_EXTRACTED).sum()),
-            "total": store.shards,
-        },
+        "reasons": dict(_reasons(store)),
+        "shards": {"committed": _committed(store), "total": store.shards},
         "streams": {
             name: {
                 "shape": list(stream.shape),
-                "type": stream.dtype.name,
-                "bytes": sum(_sizes(store.folder / name)),
+                "type": stream.type,
+                "row_bytes": stream.row_bytes,
+                "bytes": good * stream.row_bytes,
             }
             for name, stream in store.streams.items()
         },
-        "bytes": sum(_sizes(store.folder)),
+        "bytes": sum(_sizes(store.path)) if isinstance(store.path, Path) else None,
         "classes": len(store.classes),
         "labels": dict(zip(store.classes, labels.tolist(), strict=True)),
         "unlabelled": int((store.label < 0).sum()),
-        "identity": store.identity,
-        "record": store.record,
+        "identity": dict(store.identity),
+        "record": dict(store.record),
     }
+
+
+def _committed(store: Store) -> int:
+    first_rows = store.status[:: store.rows_per_shard]
+    return int((first_rows != Status.NOT_EXTRACTED).sum())
+
+
+def _reasons(store: Store) -> list[tuple[str, int]]:
+    if not isinstance(store.path, Path):
+        return []
+    done = (Status.OK, Status.NOT_EXTRACTED)
+    failed = np.flatnonzero(~np.isin(store.status, done)).tolist()
+    known: dict[int, dict[str, Any]] = {}
+    for shard in dict.fromkeys(row // store.rows_per_shard for row in failed):
+        known |= read_reasons(store.path, shard)
+    # A missing file has no reason but that.
+    found = (str(known[row].get("reason", "")) for row in failed if row in known)
+    return Counter(reason for reason in found if reason).most_common()
 
 
 def _sizes(folder: Path) -> Iterator[int]:

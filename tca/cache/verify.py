@@ -117,6 +117,7 @@ def verify(
         for name in skeleton.unchecked
     ]
     total = store.spec.shards
+    report(0, total, 0)
     for shard, check in enumerate(_checks(store, skeleton.ids)):
         if check is not None:
             found.shards += 1

@@ -1,0 +1,67 @@
+"""`tca cache merge`: one store out of parts that were made on several machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tca.cli.options import json_option
+
+
+@click.command("merge")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument(
+    "parts", metavar="PART...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@json_option
+def merge(out: Path, parts: tuple[Path, ...], as_json: bool) -> None:
+    """Put the shards of every PART into the store OUT, which is made if it is not there.
+
+    The parts are stores made from the same annotations with the same settings, each with some of
+    the shards (`tca extract --part`). Every row is checked before it is copied, and a merge that
+    was stopped goes on where it was. OUT may be one of the parts.
+
+    \b
+    Examples:
+      tca cache merge cache/train.zarr node1/train.zarr node2/train.zarr
+      tca cache merge node1/train.zarr node2/train.zarr
+    """
+    from tca.cache.merge import merge as merge_stores
+    from tca.cache.store import Store
+    from tca.cli.late_line import LateLine
+    from tca.console import print_json
+    from tca.extract.failures import report_failures
+
+    with LateLine(f"merge into {out}", "MB") as line:
+
+        def report(done: int, total: int) -> None:
+            line.reach(done // 1_000_000, total // 1_000_000)
+
+        done = merge_stores(out, parts, report)
+    failures = report_failures(Store.open(out))
+    if as_json:
+        print_json(done.to_json())
+        return
+    for part, count in done.copied.items():
+        click.echo(f"{count} shards copied from {part}")
+    if done.missing:
+        click.echo(
+            f"{out}: {done.shards - len(done.missing)} of {done.shards} shards; missing with "
+            f"{done.missing_rows} rows: {_ranges(done.missing)}"
+        )
+    else:
+        click.echo(f"{out}: all {done.shards} shards, {done.rows} rows")
+    if failures is not None:
+        click.echo(f"rows without features and why: {failures}")
+
+
+def _ranges(shards: list[int]) -> str:
+    """Return ascending numbers as `0-3, 7`."""
+    runs: list[list[int]] = []
+    for shard in shards:
+        if runs and shard == runs[-1][-1] + 1:
+            runs[-1][1:] = [shard]
+        else:
+            runs.append([shard])
+    return ", ".join("-".join(map(str, run)) for run in runs)
