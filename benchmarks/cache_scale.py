@@ -12,6 +12,7 @@ import json
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -76,8 +77,8 @@ def main(
                 path = place / f"{count}{suffix}"
                 made = {name: MadeRows(count, shape) for name, shape in SHAPES.items()}
                 spec = made_spec(count, SHAPES)
-                create = seconds(lambda: create_store(path, spec, store_format))
-                fill = seconds(lambda: write_store(path, made, store_format))
+                create = seconds(partial(create_store, path, spec, store_format))
+                fill = seconds(partial(write_store, path, made, store_format))
                 found = probed(path, reads, processes)
                 opened, megabytes = 1000 * found["open"], found["open_bytes"] / 1e6
                 after = found["read_bytes"] / 1e6

@@ -17,7 +17,7 @@ MOUNT = Path("/sys/fs/cgroup")
 
 
 class NoGroupError(Exception):
-    """This process may not make a group; the message says why."""
+    """No group could be made; the message says why."""
 
 
 def run_limited(command: Sequence[str], limit: int) -> str:

@@ -1,10 +1,12 @@
-"""Plain files in `cache_reading.py`: one big map as the limit, h5py, .npy and safetensors."""
+"""Plain files in `cache_reading.py`: one big map, which is the limit, h5py, .npy, safetensors."""
 
 # The base classes say what the methods do, `settings` what a reader is.
 # ruff: noqa: D101, D102
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,8 @@ from made_rows import Array, MadeRows
 from reading import ROWS_PER_FILE, RandomReader, Read, in_threads
 
 
-class Limit(RandomReader):
-    name, family, files = "limit", "limit", "one big file"
-    settings = "`torch.index_select(map, 0, rows, out=buffer)`"
+class _OneBigFile(RandomReader):
+    family = files = "one big map"
 
     @staticmethod
     def write(folder: Path, made: MadeRows) -> None:
@@ -23,17 +24,64 @@ class Limit(RandomReader):
             for _, block in made.blocks():
                 file.write(block.data)
 
+
+def _mapped(folder: Path, made: MadeRows) -> torch.Tensor:
+    # Private and so writable, or torch warns; nobody writes.
+    shape = made.rows, *made.shape
+    return torch.from_numpy(np.memmap(folder / "all.bin", np.float16, "c", shape=shape))
+
+
+class IndexSelect(_OneBigFile):
+    name = "one big map, threads of torch"
+    settings = "`torch.index_select(map, 0, rows, out=buffer)`, every row in torch's threads"
+
     @staticmethod
     def open(folder: Path, made: MadeRows, threads: int) -> Read:
-        # Writable and private, or torch warns; nobody writes.
-        mapped = np.memmap(folder / "all.bin", np.float16, "c", shape=(made.rows, *made.shape))
-        rows_of = torch.from_numpy(mapped)
+        mapped = _mapped(folder, made)
 
         def read(rows: Array, out: Array) -> Array:
-            torch.index_select(rows_of, 0, torch.from_numpy(rows), out=torch.from_numpy(out))
+            torch.index_select(mapped, 0, torch.from_numpy(rows), out=torch.from_numpy(out))
             return out
 
         return read
+
+
+class IndexSelectParts(_OneBigFile):
+    name = "one big map, a part of the batch a thread"
+    settings = "the same a thread, each for its part of the batch"
+
+    @staticmethod
+    def open(folder: Path, made: MadeRows, threads: int) -> Read:
+        mapped = _mapped(folder, made)
+        pool = ThreadPoolExecutor(threads, initializer=_alone)
+        cuts = np.linspace(0, 1, threads + 1)
+
+        def read(rows: Array, out: Array) -> Array:
+            numbers, target = torch.from_numpy(rows), torch.from_numpy(out)
+            ends = (cuts * len(rows)).astype(int).tolist()
+            parts = [
+                pool.submit(
+                    torch.index_select, mapped, 0, numbers[first:end], out=target[first:end]
+                )
+                for first, end in pairwise(ends)
+            ]
+            for part in parts:
+                part.result()
+            return out
+
+        everybody = torch.get_num_threads()
+        read(np.zeros(threads, np.int64), np.empty((threads, *made.shape), np.float16))
+        torch.set_num_threads(everybody)
+        return read
+
+
+def _alone() -> None:
+    """Let torch use no other threads in this one."""
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # takes the number over, for good
+
+
+LIMITS = (IndexSelect, IndexSelectParts)
 
 
 class H5py(RandomReader):

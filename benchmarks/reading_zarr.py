@@ -156,36 +156,44 @@ class Tensorstore(_Sharded):
         return lambda rows, out: array[rows].read().result()
 
 
-class TensorstoreBatch(_Sharded):
-    name, family = "tensorstore, a read a row", "tensorstore"
-    settings = "sharded store, `array[row].read(batch=Batch())`, no cache, concurrency = threads"
-    needs = ("tensorstore",)
+class _Into(RandomReader):
+    """Rows go straight into the buffer, which tensorstore takes for an array of its own."""
 
-    @staticmethod
-    def open(folder: Path, made: MadeRows, threads: int) -> Read:
+    family = "tensorstore"
+    array: ClassVar[str]
+
+    @classmethod
+    def open(cls, folder: Path, made: MadeRows, threads: int) -> Read:  # type: ignore[override]
         import tensorstore
 
-        array = _tensorstore(folder / SHARDED, threads)
+        array = _tensorstore(folder / cls.array, threads)
 
         def read(rows: Array, out: Array) -> Array:
+            target = tensorstore.array(out)
             with tensorstore.Batch() as batch:
-                reading = [array[row].read(batch=batch) for row in rows.tolist()]
-            for place, found in enumerate(reading):
-                out[place] = found.result()
+                copies = [
+                    target[place].write(array[row], batch=batch)
+                    for place, row in enumerate(rows.tolist())
+                ]
+            for copy in copies:
+                copy.result()
             return out
 
         return read
 
 
-class TensorstoreRows(_FileARow):
-    name, family = "tensorstore, a file a row", "tensorstore"
-    settings = "chunk = file = row, no codecs, `array[rows].read()`, else the same"
-    needs = ("tensorstore", "zarr")
+class TensorstoreInto(_Sharded, _Into):
+    name = "tensorstore, into the buffer"
+    settings = "sharded store, `array(out)[i].write(array[row], batch=Batch())`, else the same"
+    needs = ("tensorstore",)
+    array = SHARDED
 
-    @staticmethod
-    def open(folder: Path, made: MadeRows, threads: int) -> Read:
-        array = _tensorstore(folder / FILE_A_ROW, threads)
-        return lambda rows, out: array[rows].read().result()
+
+class TensorstoreRowsInto(_FileARow, _Into):
+    name = "tensorstore, a file a row, into the buffer"
+    settings = "chunk = file = row, no codecs, else the same"
+    needs = ("tensorstore", "zarr")
+    array = FILE_A_ROW
 
 
 READERS: tuple[type[RandomReader], ...] = (
@@ -193,8 +201,8 @@ READERS: tuple[type[RandomReader], ...] = (
     ZarrPythonGather,
     Zarrs,
     Tensorstore,
-    TensorstoreBatch,
+    TensorstoreInto,
     ZarrPythonRows,
     ZarrPythonRowsGather,
-    TensorstoreRows,
+    TensorstoreRowsInto,
 )
