@@ -98,6 +98,8 @@ class LibraryZarr(Format):
 
     @override
     def read_through_library(self, array: str, rows: Array, out: Array) -> None:
+        if not len(rows):
+            return
         source = self._arrays[array]
         first, last = int(rows[0]), int(rows[-1]) + 1
         try:
@@ -201,7 +203,12 @@ class _Watched(WrapperStore[Files]):
         if found is None:
             array, _, rest = key.partition("/")
             if rest != "zarr.json" and array not in self._lenient:
-                raise DamageError(f"{rest or key} is missing")
+                # Whoever leaves out chunks of zeros makes them look like lost ones. Within a shard
+                # it is the index that says a row was left out: such a row is one of zeros.
+                raise DamageError(
+                    f"{rest or key} is missing (if it was left out for being zeros, write it with "
+                    "zarr's write_empty_chunks)"
+                )
         elif isinstance(byte_range, RangeByteRequest):
             wanted = byte_range.end - byte_range.start
             if len(found) < wanted:

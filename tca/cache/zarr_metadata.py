@@ -19,7 +19,7 @@ from tca.cache.layout import (
     Stream,
     feature_arrays,
 )
-from tca.cache.sums import check_sum, sums_of
+from tca.cache.sums import check_sum, put_back, sums_of
 from tca.errors import TcaError
 
 Metadata = dict[str, dict[str, Any]]
@@ -95,10 +95,17 @@ def feature_streams(store: Path | str, metadata: Metadata) -> dict[str, Stream]:
         shape = tuple(int(size) for size in array["shape"])
         held = array.get("attributes", {}).get("tca_dtype", array["data_type"])
         stream = Stream(shape, held)
-        if held not in TYPES or stream.dtype.name != array["data_type"]:
+        if held not in TYPES:
             raise TcaError(
                 f"{store}: {name} holds {held}, which this tca does not read (it reads "
                 f"{', '.join(TYPES)}); update tca or extract again."
+            )
+        if stream.dtype.name != array["data_type"]:
+            # Such as the bfloat16 of tensorstore, which zarr-python does not know.
+            raise TcaError(
+                f"{store}: {name} holds numbers of the type {array['data_type']}, but {held} is "
+                f"stored as {stream.dtype.name}; write it as {stream.dtype.name} with the "
+                f"attribute tca_dtype: {held}."
             )
         streams[name] = stream
     return streams
@@ -154,14 +161,12 @@ def _read(store: Path | str, read: Read, array: str, sums: Mapping[str, str]) ->
     try:
         data = read(name)
     except OSError as error:
-        raise reading_failed(
-            f"{store}/{name}", error, "put the file back or extract the store again"
-        ) from None
+        raise reading_failed(f"{store}/{name}", error, put_back(store)) from None
     check_sum(store, name, data, sums)
     try:
         found = json.loads(data)
     except ValueError:
-        raise TcaError(f"{store}/{name} is not JSON; extract the store again.") from None
+        raise TcaError(f"{store}/{name} is not JSON; {put_back(store)}.") from None
     return dict(found)
 
 
