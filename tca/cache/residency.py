@@ -16,6 +16,7 @@ from tca.cache.layout import feature_arrays
 from tca.cache.memory import available_memory
 from tca.cache.order import Rows
 from tca.cache.store import Store
+from tca.cache.threads import take
 from tca.cache.types import decode, from_numpy, to_numpy
 from tca.console import ProgressLine, note
 from tca.errors import TcaError, UsageError
@@ -158,14 +159,14 @@ class RamRows(RowSource):
         found = buffers.lend(len(rows))
         places = self._places(rows)
         for name, data in self._data.items():
-            torch.index_select(data, 0, places, out=found[name])
+            take(to_numpy(data), places, to_numpy(found[name]))
         return found
 
-    def _places(self, rows: Rows) -> Tensor:
-        places = np.searchsorted(self._rows, rows)
+    def _places(self, rows: Rows) -> Rows:
+        places = np.searchsorted(self._rows, rows).astype(np.int64, copy=False)
         if len(rows) and not np.array_equal(self._rows.take(places, mode="clip"), rows):
             raise ValueError("a row was asked for that was not loaded")
-        return torch.from_numpy(places.astype(np.int64, copy=False))
+        return places
 
 
 class DeviceRows(RamRows):
@@ -175,7 +176,7 @@ class DeviceRows(RamRows):
 
     def gather(self, rows: Rows, buffers: Buffers) -> dict[str, Tensor]:
         """Gather rows into new tensors on the device, in the stream of the calling thread."""
-        places = self._places(rows)
+        places = torch.from_numpy(self._places(rows))
         if self.device.type == "cuda":
             places = places.pin_memory().to(self.device, non_blocking=True)
         return {name: data.index_select(0, places) for name, data in self._data.items()}

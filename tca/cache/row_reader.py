@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -21,6 +19,7 @@ from crc32c import crc32c
 
 from tca.cache.format import ABSENT, Array, DamageError, Format
 from tca.cache.row_files import UNKNOWN, OpenFile, OpenFiles, RowFiles
+from tca.cache.threads import side_by_side, threads_for
 
 CHECKSUM_BYTES = 4
 MAX_RUN = 256
@@ -31,9 +30,6 @@ RUN_BYTES = 1 << 20
 
 CACHE_SAMPLE = 32
 """Rows that are looked at before a prefetch: if all are in memory, so are the others, nearly."""
-
-PARALLEL_BYTES = 1 << 20
-"""Less than this is read faster by one thread than it is handed out."""
 
 
 class RowError(Exception):
@@ -71,24 +67,14 @@ class RowReader:
         if self._format.at_once:
             self._read_at_once(array, rows, out)
             return
-        order = np.argsort(rows, kind="stable")
-        threads = reading_threads()
-        if out.nbytes < PARALLEL_BYTES or threads == 1 or len(rows) == 1:
-            self._read_part(array, rows, order, out, check)
+        if not len(rows):
             return
-        parts = np.array_split(order, threads)
-        waiting = [
-            _pool().submit(self._read_part, array, rows, part, out, check) for part in parts[1:]
-        ]
-        try:
-            # This thread works too, instead of waiting.
-            self._read_part(array, rows, parts[0], out, check)
-        finally:
-            # Nobody may write to `out` any more when this returns.
-            failures = [future.exception() for future in waiting]
-        for failure in failures:
-            if failure is not None:
-                raise failure
+        parts = np.array_split(np.argsort(rows, kind="stable"), threads_for(out))
+        files = self._files[array]
+        side_by_side(
+            lambda order: _Part(self._format, files, array, rows[order], order, out).read(check),
+            parts,
+        )
 
     def prefetch(self, array: str, rows: Array) -> None:
         """Ask the system to read rows into its file cache, and return at once.
@@ -145,15 +131,9 @@ class RowReader:
                 return RowError(int(half[0]), found)
         return RowError(int(rows[0]), error)
 
-    def _read_part(self, array: str, rows: Array, order: Array, out: Array, check: bool) -> None:
-        """Read `rows[order]`, which ascend, into `out[order]`."""
-        if len(order):
-            part = _Part(self._format, self._files[array], array, rows[order], order, out)
-            part.read(check)
-
 
 class _Part:
-    """Ascending rows of one array that one thread reads."""
+    """Rows of one array, ascending, that one thread reads into `out[places]`."""
 
     def __init__(
         self,
@@ -268,16 +248,6 @@ class _Part:
         if len(wrong):
             reason = DamageError("the row's checksum does not hold")
             raise RowError(self._numbers[summed[wrong[0]]], reason)
-
-
-def reading_threads() -> int:
-    """Return how many threads read rows: one a core that this process may use, 8 at most."""
-    return min(8, len(os.sched_getaffinity(0)))
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, reading_threads() - 1), "tca-read")
 
 
 def _by_shard(ascending: Array, rows_per_shard: int) -> list[Array]:

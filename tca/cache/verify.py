@@ -13,11 +13,12 @@ import numpy as np
 
 from tca.cache.format import ABSENT, Array, DamageError, Format
 from tca.cache.layout import Status
-from tca.cache.row_reader import PARALLEL_BYTES, RowError, RowReader, reading_threads
+from tca.cache.row_reader import RowError, RowReader
 from tca.cache.skeleton import Skeleton, check_skeleton
 from tca.cache.sums import sums_path
+from tca.cache.threads import reading_threads
 
-BLOCK_BYTES = PARALLEL_BYTES // 2
+BLOCK_BYTES = 512 << 10
 """Rows read by one call: they stay in the processor's cache until their checksum is known."""
 
 

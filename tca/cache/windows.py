@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from threading import Event
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tca.cache.buffers import Buffers
 from tca.cache.order import Rows
 from tca.cache.residency import RowSource
+from tca.cache.threads import take
+from tca.cache.types import to_numpy
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,11 @@ class Window:
 
     Attributes:
         arrays: by name, (n, …) stored numbers in the order of the store.
-        places: (n,) int64, where among them the first, second, … row in use is.
+        places: (n,) where among them the first, second, … row in use is.
     """
 
     arrays: dict[str, Tensor]
-    places: Tensor
+    places: Rows
 
 
 def read_window(source: RowSource, rows: Rows, buffers: Buffers, stopping: Event) -> Window:
@@ -42,7 +43,7 @@ def read_window(source: RowSource, rows: Rows, buffers: Buffers, stopping: Event
         if stopping.is_set():
             break
         source.read(ascending[part], {name: array[part] for name, array in arrays.items()})
-    return Window(arrays, torch.from_numpy(np.searchsorted(ascending, rows)))
+    return Window(arrays, np.searchsorted(ascending, rows))
 
 
 class Mixer:
@@ -62,7 +63,7 @@ class Mixer:
             places = self._window.places[self._used : self._used + rows - filled]
             end = filled + len(places)
             for name, tensor in out.items():
-                torch.index_select(self._window.arrays[name], 0, places, out=tensor[filled:end])
+                take(to_numpy(self._window.arrays[name]), places, to_numpy(tensor[filled:end]))
             filled, self._used = end, self._used + len(places)
             if self._used == len(self._window.places):
                 # Before the next one is asked for, or three would be in memory.

@@ -27,8 +27,7 @@ def example(request: pytest.FixtureRequest, tmp_path: Path) -> Example:
 def test_every_order_gives_the_same_rows(
     example: Example, monkeypatch: pytest.MonkeyPatch, check: bool, threads: int
 ) -> None:
-    monkeypatch.setattr(row_reader, "reading_threads", lambda: threads)
-    monkeypatch.setattr(row_reader, "PARALLEL_BYTES", 0)
+    monkeypatch.setattr(row_reader, "threads_for", lambda rows: min(threads, len(rows)))
     store = example.write()
     ready = store.ready()
     generator = np.random.default_rng(0)
