@@ -9,7 +9,7 @@ from pathlib import Path
 import committing
 import numpy as np
 import pytest
-from example_store import Example, contents, read_all
+from example_store import FORMATS, Example, contents, read_all
 
 from tca.cache.files import sole_writer
 from tca.cache.store import Store
@@ -41,9 +41,10 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_while_committing(mount: Mount) -> None:
+@pytest.mark.parametrize("store_format", FORMATS)
+def test_a_full_disk_while_committing(mount: Mount, store_format: str) -> None:
     # 6 shards of 64 kB; two do not fit.
-    path = mount("size=320k") / "cache/train.zarr"
+    path = mount("size=320k") / f"cache/train.{store_format}"
     example = committing.example(path)
     with pytest.raises(TcaError) as error:
         example.write()
@@ -63,8 +64,9 @@ def test_a_full_disk_while_committing(mount: Mount) -> None:
 
 
 @pytest.mark.parametrize("size", ["4k", "20k", "44k"])
-def test_a_full_disk_while_creating(mount: Mount, size: str) -> None:
-    path = mount(f"size={size}") / "train.zarr"
+@pytest.mark.parametrize("store_format", FORMATS)
+def test_a_full_disk_while_creating(mount: Mount, store_format: str, size: str) -> None:
+    path = mount(f"size={size}") / f"train.{store_format}"
     example = Example(path, rows=4000, failed={})
     with pytest.raises(TcaError, match=r"cannot write .+ No space left on device; free some space"):
         example.writer()
@@ -74,9 +76,10 @@ def test_a_full_disk_while_creating(mount: Mount, size: str) -> None:
     assert example.writer().committed() == set()
 
 
-def test_a_read_only_folder(mount: Mount) -> None:
+@pytest.mark.parametrize("store_format", FORMATS)
+def test_a_read_only_folder(mount: Mount, store_format: str) -> None:
     folder = mount("size=2m")
-    path = folder / "train.zarr"
+    path = folder / f"train.{store_format}"
     example = committing.example(path)
     with sole_writer(path):
         example.write(0)
@@ -90,7 +93,7 @@ def test_a_read_only_folder(mount: Mount) -> None:
     with pytest.raises(TcaError, match=refused), sole_writer(path):
         pytest.fail("a lock in a read-only folder")
     with pytest.raises(TcaError, match=refused):
-        Example(folder / "other.zarr").writer()
+        Example(folder / f"other.{store_format}").writer()
     read_all(path)
 
 
@@ -109,9 +112,10 @@ except TcaError as error:
 """
 
 
-def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("store_format", FORMATS)
+def test_a_limit_on_file_sizes(tmp_path: Path, store_format: str) -> None:
     # Needs no right to mount: every system can tell us in the middle of a file to stop.
-    path = tmp_path / "train.zarr"
+    path = tmp_path / f"train.{store_format}"
     command = [sys.executable, "-c", LIMITED, str(path)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent
