@@ -17,7 +17,6 @@ from measuring import seconds
 # Modules that opening would import; their time and memory are not those of a store.
 import tca.cache.hdf5_format
 import tca.cache.zarr_format  # noqa: F401
-from tca.cache.loader import Loader
 from tca.cache.order import plan, shuffled_blocks, shuffled_rows
 from tca.cache.store import Store
 
@@ -48,7 +47,6 @@ def probe(path: Path, reads: int) -> dict[str, float]:
     found["rows"] = seconds(lambda: plan(shuffled_rows(rows, 0, 0), BATCH, 0, 1, 0))
     blocks = store.rows_per_shard, 8
     found["blocks"] = seconds(lambda: plan(shuffled_blocks(rows, 0, 0, *blocks), BATCH, 0, 1, 0))
-    Loader(store, rows, BATCH, seed=0)
     chosen = np.random.default_rng(1).integers(0, store.rows, reads)
     outs = {name: np.empty((BATCH, *s.row_shape), s.dtype) for name, s in store.streams.items()}
 
