@@ -27,8 +27,9 @@ ROWS_AT_ONCE = 8
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(path: Path, as_json: bool) -> None:
+@click.option("--json", "output", flag_value="json", help="Print JSON instead of a table.")
+@click.option("--markdown", "output", flag_value="markdown", help="Print Markdown.")
+def command(path: Path, output: str | None) -> None:
     """Print the errors of every stored type on the store at PATH, which must hold float32."""
     store = Store.open(path)
     table = []
@@ -51,7 +52,7 @@ def command(path: Path, as_json: bool) -> None:
         ["stream", "stored as", "kB a row", "mean error of a patch", "largest"],
         table,
     )
-    report.show(as_json)
+    report.show(output)
 
 
 def _errors(exact: Tensor, stored: str) -> Tensor:
