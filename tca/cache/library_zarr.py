@@ -1,8 +1,4 @@
-"""Zarr v3 stores that are laid out in another way or lie behind a URL, through zarr-python.
-
-What the library does not tell apart is looked at here: to it a chunk that is not there is one of
-zeros, and a range that a server cut short is an absent row.
-"""
+"""Zarr v3 stores that are laid out in another way or lie behind a URL, through zarr-python."""
 
 from __future__ import annotations
 
@@ -14,16 +10,14 @@ from typing import Any
 import numpy as np
 import zarr
 from typing_extensions import override
-from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.abc.store import Store as Files
-from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import LocalStore
 
 from tca.cache.format import Array, DamageError, Extents, Format, reading_failed
 from tca.cache.ids import IdTable
 from tca.cache.layout import COLUMNS, STREAMS, RowTable, Status, StoreSpec, rows_per_shard
-from tca.cache.remote import LOOK_AT, RemoteError, RemoteFolder, as_remote_error, zarr_store
+from tca.cache.remote import LOOK_AT, RemoteError, RemoteFolder, zarr_store
 from tca.cache.sums import remote_sums
+from tca.cache.watched_files import WatchedFiles
 from tca.cache.zarr_metadata import (
     GROUP,
     Metadata,
@@ -62,7 +56,7 @@ class LibraryZarr(Format):
         # tca writes zeros too; others may leave out chunks of nothing else, and views are that.
         lenient = {"status"} if is_plain(metadata) else {"status", "view"}
         files = LocalStore(path, read_only=True) if isinstance(path, Path) else zarr_store(path)
-        watched = _Watched(files, lenient)
+        watched = WatchedFiles(files, lenient)
         arrays = {
             name: _called(path, name, partial(_open_array, watched, name))
             for name in metadata
@@ -98,21 +92,50 @@ class LibraryZarr(Format):
 
     @override
     def read_through_library(self, array: str, rows: Array, out: Array) -> None:
-        if not len(rows):
-            return
-        source = self._arrays[array]
-        first, last = int(rows[0]), int(rows[-1]) + 1
         try:
-            # Never a row that was not asked for: one without features may have no chunk.
-            if len(rows) == last - first:
-                out[:] = source[first:last]
-            else:
-                out[:] = source.oindex[rows]
+            places = np.arange(len(rows))
+            for shards in _dense(rows, self._arrays[array]):
+                inside = (rows >= shards.start) & (rows < shards.stop)
+                if self._read_whole(array, shards, rows[inside], out, places[inside]):
+                    rows, places = rows[~inside], places[~inside]
+            if len(rows):
+                out[places] = self._read_exactly(array, rows)
+        except RemoteError as error:
+            raise RemoteError(f"{self._named(rows)}: {error}") from error
+
+    def _read_whole(
+        self, array: str, shards: slice, rows: Array, out: Array, places: Array
+    ) -> bool:
+        """Read all of some shards, and of that `rows` into `out[places]`; say whether it worked.
+
+        A server gives a shard as fast as a few of its rows, for which zarr-python asks one by one.
+        """
+        try:
+            out[places] = self._arrays[array][shards][rows - shards.start]
+        except (RemoteError, MemoryError):
+            raise
+        except Exception:
+            # Damage, of these rows or of others. Reading exactly these tells.
+            return False
+        return True
+
+    def _read_exactly(self, array: str, rows: Array) -> Array:
+        """Read rows and none beside them: one without features may have no chunk."""
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        source = self._arrays[array]
+        try:
+            found: Array = source[first:last] if len(rows) == last - first else source.oindex[rows]
         except (DamageError, OSError, MemoryError):
             raise
         except Exception as error:
             # Codecs raise what they like.
             raise DamageError(_first_line(error)) from error
+        return found
+
+    def _named(self, rows: Array) -> str:
+        first, last = int(rows[0]), int(rows[-1])
+        others = f" to {last}" if last > first else ""
+        return f"row {first} (id {self.spec.rows.ids[first]}){others}"
 
     @override
     def commit(
@@ -178,49 +201,21 @@ def _not_there(folder: RemoteFolder) -> str:
     return f"there is no store at {folder.url}: it has no zarr.json; give the URL of a store."
 
 
-class _Watched(WrapperStore[Files]):
-    """Raises where zarr-python would give zeros, and tells the server's errors from damage."""
+def _dense(rows: Array, source: Any) -> list[slice]:
+    """Return runs of shards of which at least half is among `rows`, as slices of rows.
 
-    def __init__(self, store: Files, lenient: set[str]) -> None:
-        super().__init__(store)
-        self._lenient = lenient
-
-    @override
-    def _with_store(self, store: Files) -> _Watched:
-        return _Watched(store, self._lenient)
-
-    @override
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        try:
-            found = await self._store.get(key, prototype, byte_range)
-        except Exception as error:
-            if isinstance(error, OSError) and isinstance(self._store, LocalStore):
-                raise
-            # Drivers have exceptions of their own.
-            raise as_remote_error(error) from error
-        if found is None:
-            array, _, rest = key.partition("/")
-            if rest != "zarr.json" and array not in self._lenient:
-                # Whoever leaves out chunks of zeros makes them look like lost ones. Within a shard
-                # it is the index that says a row was left out: such a row is one of zeros.
-                raise DamageError(
-                    f"{rest or key} is missing (if it was left out for being zeros, write it with "
-                    "zarr's write_empty_chunks)"
-                )
-        elif isinstance(byte_range, RangeByteRequest):
-            wanted = byte_range.end - byte_range.start
-            if len(found) < wanted:
-                raise DamageError(f"{key} is too short for what its index says")
-            if len(found) > wanted:
-                raise RemoteError("the server does not answer requests for a part of a file")
-        elif isinstance(byte_range, SuffixByteRequest) and len(found) > byte_range.suffix:
-            raise RemoteError("the server does not answer requests for a part of a file")
-        return found
+    Where each chunk is a file of its own there are no shards, and nothing is gained.
+    """
+    if not source.shards:
+        return []
+    width = int(source.shards[0])
+    shards, counts = np.unique(rows // width, return_counts=True)
+    dense = shards[2 * counts >= width]
+    runs = np.split(dense, np.flatnonzero(np.diff(dense) > 1) + 1)
+    return [slice(int(run[0]) * width, int(run[-1] + 1) * width) for run in runs if len(run)]
 
 
-def _open_array(files: _Watched, name: str) -> Any:
+def _open_array(files: WatchedFiles, name: str) -> Any:
     return zarr.open_array(files, path=name, mode="r", zarr_format=3)
 
 
