@@ -51,6 +51,11 @@ def open_local(path: Path) -> Format:
 
         return Hdf5Format.open(path)
     if not (path / "zarr.json").is_file():
+        if sums_of(path):
+            raise TcaError(
+                f"{path} has lost its zarr.json or index.h5; extract again, which makes it anew "
+                "and keeps the shards."
+            )
         raise TcaError(
             f"{path} is not a store: it has neither zarr.json nor index.h5; give the path of a "
             "store."

@@ -105,8 +105,18 @@ def check_sum(store: Path | str, name: str, data: bytes, sums: Mapping[str, str]
     if digest(data) != expected:
         raise TcaError(
             f"{store}/{name} has changed since the store was made (its sha256 is not that in "
-            f"{where}); put the file back or extract the store again."
+            f"{where}); {put_back(store)}."
         )
+
+
+def put_back(store: Path | str) -> str:
+    """Return the remedy for damage outside the shards."""
+    if isinstance(store, str):
+        return "put the file back from where the store came from"
+    return (
+        f"put the file back, or run `tca cache repair {store}` and extract again, which makes that "
+        "file anew and keeps what is sound"
+    )
 
 
 def _sums_name(store: Path | str) -> str:

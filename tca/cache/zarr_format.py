@@ -17,6 +17,7 @@ from tca.cache.files import remove, write_atomic
 from tca.cache.format import Array, DamageError, Extents, Format, reading_failed
 from tca.cache.ids import IdTable
 from tca.cache.layout import COLUMNS, RowTable, Status, StoreSpec
+from tca.cache.sums import put_back
 from tca.cache.zarr_metadata import Metadata, spec_from
 from tca.cache.zarr_shard import (
     parse_chunk,
@@ -47,9 +48,9 @@ class ZarrFormat(Format):
         """
         rows, width = metadata["id"]["shape"]
         columns = {
-            name: _column(path / name / "c/0", dtype, (rows,)) for name, dtype in COLUMNS.items()
+            name: _column(path, f"{name}/c/0", dtype, (rows,)) for name, dtype in COLUMNS.items()
         }
-        ids = IdTable(_column(path / "id/c/0/0", np.dtype("u1"), (rows, width)))
+        ids = IdTable(_column(path, "id/c/0/0", np.dtype("u1"), (rows, width)))
         return cls(path, spec_from(metadata, RowTable(ids, **columns)))
 
     @override
@@ -98,10 +99,11 @@ class ZarrFormat(Format):
         return self.path / f"status/c/{shard}"
 
 
-def _column(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+def _column(store: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    file = store / name
     try:
         return parse_chunk(file.read_bytes(), dtype, shape)
     except OSError as error:
-        raise reading_failed(file, error, "extract the store again") from None
+        raise reading_failed(file, error, put_back(store)) from None
     except DamageError as error:
-        raise TcaError(f"{file} is damaged: {error}; extract the store again.") from None
+        raise TcaError(f"{file} is damaged: {error}; {put_back(store)}.") from None

@@ -37,21 +37,21 @@ def repair(stores: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     from tca.console import print_json
 
     documents: list[dict[str, Any]] = []
-    unreadable = 0
+    unreadable = False
     for store in stores:
         with LateLine(f"verify {store}", "shards") as line:
             report = partial(_report, line)
             done = repair_store(as_place(store), dry_run=dry_run, report=report)
         documents.append({"path": store, **done.to_json()})
-        unreadable += len(done.unreadable)
+        unreadable = unreadable or bool(done.unreadable)
         if not as_json:
             _print(store, done, dry_run)
     if as_json:
         print_json(documents[0] if len(documents) == 1 else documents)
     if unreadable:
         raise TcaError(
-            f"{unreadable} problems are files that could not be read, which were left alone; make "
-            "them readable and run the command again."
+            "some files cannot be read and were left alone, see above; make them readable and run "
+            "the command again."
         )
 
 
@@ -64,7 +64,7 @@ def _print(store: str, done: Repair, dry_run: bool) -> None:
     if done.shards:
         shards = ", ".join(map(str, done.shards))
         click.echo(
-            f"{store}: {len(done.shards)} damaged shards {would}removed ({shards}), with "
+            f"{store}: damaged shards {would}removed: {len(done.shards)} ({shards}), with "
             f"{done.rows} rows"
         )
     if done.files:

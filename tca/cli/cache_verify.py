@@ -71,14 +71,12 @@ def _exit(documents: list[dict[str, Any]], failed: list[str], against: str | Non
     """Raise the error that says what to do, if there was a problem."""
     if failed:
         problems = [p for document in documents for p in document.get("problems", [])]
-        count = len(problems)
         remedy = "look at what is named above"
         if any(problem["damage"] for problem in problems):
             remedy = (
                 "`tca cache repair` takes away what is damaged and `tca extract` makes it again"
             )
-        what = f"{count} problem{'s' * (count != 1)}" if count else "a problem"
-        raise TcaError(f"{what} in {', '.join(failed)}; {remedy}.")
+        raise TcaError(f"not sound: {', '.join(failed)}; {remedy}.")
     if against is not None and not documents[0]["against"]["agrees"]:
         raise TcaError(
             f"{documents[0]['path']} and {against} do not hold the same; see above, or allow more "
@@ -120,7 +118,7 @@ def _print(store: str, found: Verification, seconds: float) -> None:
         click.echo(f"{store}: {text}")
     count = len(found.problems)
     click.echo(
-        f"{store}: {f'{count} problems' if count else 'sound'}; {found.shards} shards, "
+        f"{store}: {f'problems: {count}' if count else 'sound'}; {found.shards} shards, "
         f"{found.rows} rows of features, {found.bytes / 1e9:.2f} GB in {seconds:.1f} s, "
         f"{found.bytes / 1e9 / seconds:.2f} GB/s"
     )
@@ -144,20 +142,18 @@ def _print_comparison(store: str, against: str, found: Comparison) -> None:
 
     for text in found.settings:
         click.echo(f"made differently: {text}")
+    streams = found.streams.values()
     print_table(
         f"{store} against {against}",
-        ["stream", "types", "rows", "different", "beyond tolerance", "absolute", "relative"],
+        ["", *found.streams],
         [
-            (
-                name,
-                " / ".join(stream.types),
-                stream.rows,
-                stream.different,
-                f"{stream.beyond} (> {stream.tolerance:.2g})",
-                f"{stream.absolute:.3g}",
-                f"{stream.relative:.3g}",
-            )
-            for name, stream in found.streams.items()
+            ("stored types", *(" and ".join(dict.fromkeys(s.types)) for s in streams)),
+            ("rows compared", *(s.rows for s in streams)),
+            ("rows that differ", *(s.different for s in streams)),
+            ("largest difference", *(f"{s.absolute:.3g}" for s in streams)),
+            ("- of the row's largest magnitude", *(f"{s.relative:.3g}" for s in streams)),
+            ("allowed of that", *(f"{s.tolerance:.2g}" for s in streams)),
+            ("rows beyond that", *(s.beyond for s in streams)),
         ],
     )
     for problem in found.problems:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from example_store import Example
 
+from tca.cache.store import Store
 from tca.cache.verify import verify
+from tca.errors import TcaError
 
 ARRAYS = ("semantic", "motion", "label", "video", "view", "id", "status")
 FILES = [
@@ -96,3 +98,83 @@ def test_what_is_not_extracted_or_left_by_a_killed_run_is_no_damage(tmp_path: Pa
     found = verify(example.path)
     assert (found.problems, found.shards) == ([], 1)
     assert len(found.notes) == 2
+
+
+@pytest.fixture
+def hdf5(tmp_path: Path) -> Path:
+    Example(tmp_path / "cache/train.h5").write()
+    return tmp_path / "cache/train.h5"
+
+
+def test_a_sound_hdf5_store_has_no_problems(hdf5: Path) -> None:
+    found = verify(hdf5)
+    assert (found.problems, found.shards, found.rows) == ([], 3, 36)
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.long)])
+def test_a_flipped_bit_in_a_row_of_hdf5_is_found(hdf5: Path, count: int) -> None:
+    file = hdf5 / "shards/000001.h5"
+    whole = file.read_bytes()
+    random = np.random.default_rng(0)
+    features = Example(hdf5).features
+    for number in range(count):
+        array = ("semantic", "motion")[number % 2]
+        row = int(random.integers(8, 16))
+        values = features[array][row].tobytes()
+        flip(file, 8 * whole.index(values) + int(random.integers(8 * len(values))))
+        (problem,) = verify(hdf5).problems
+        assert (problem.file, problem.shard, problem.row) == (str(file), 1, row)
+        assert (problem.array, problem.damage) == (array, True)
+        file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.long)])
+def test_a_flipped_bit_anywhere_in_a_shard_of_hdf5_is_found_or_changes_nothing(
+    hdf5: Path, count: int
+) -> None:
+    # Between what HDF5 wrote there are bytes that mean nothing.
+    file = hdf5 / "shards/000000.h5"
+    whole = file.read_bytes()
+    example = Example(hdf5)
+    sound = 0
+    for bit in np.random.default_rng(1).choice(8 * len(whole), count, replace=False).tolist():
+        flip(file, bit)
+        problems = verify(hdf5).problems
+        assert {problem.file for problem in problems} <= {str(file)}
+        if not problems:
+            sound += 1
+            store = Store.open(hdf5)
+            assert np.array_equal(store.status, example.status)
+            for array, values in example.features.items():
+                assert np.array_equal(store.read(array, store.ready()), values[store.ready()])
+        file.write_bytes(whole)
+    assert sound < count / 2
+
+
+@pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.long)])
+def test_a_flipped_bit_in_the_index_of_hdf5_is_found(hdf5: Path, count: int) -> None:
+    file = hdf5 / "index.h5"
+    whole = file.read_bytes()
+    for bit in np.random.default_rng(0).choice(8 * len(whole), count, replace=False).tolist():
+        flip(file, bit)
+        (problem,) = verify(hdf5).problems
+        assert (problem.file, problem.damage) == (str(file), True)
+        file.write_bytes(whole)
+
+
+def test_shards_are_checked_without_the_index_of_hdf5(hdf5: Path) -> None:
+    (hdf5 / "index.h5").unlink()
+    file = hdf5 / "shards/000001.h5"
+    flip(file, 8 * (file.read_bytes().index(Example(hdf5).features["motion"][12].tobytes()) + 3))
+    index, row = verify(hdf5).problems
+    assert index.file == str(hdf5 / "index.h5")
+    # Whose row it is only the index says.
+    assert (row.file, row.row, row.id) == (str(file), 12, None)
+
+
+def test_what_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for name in ("folder", "file", "nothing"):
+        with pytest.raises(TcaError, match=name):
+            verify(tmp_path / name)
