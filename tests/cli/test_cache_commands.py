@@ -12,6 +12,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+from drawn_video import write_video
 
 from tca.cache.files import sole_writer
 from tca.cache.layout import RowTable, Status, StoreSpec, Stream
@@ -309,3 +310,54 @@ def test_help_has_an_example_and_needs_nothing_heavy(name: str) -> None:
     assert f"tca cache {name} " in done.stdout
     assert "Example" in done.stdout
     assert "LOADED set()" in done.stdout
+
+
+PROJECT = """
+data: {videos: videos, labels: labels.json, annotations: {train: train.json}}
+semantic:
+  weights: random:0
+  sizes: {hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 16}
+  size: 32
+motion: {weights: random:0, blocks: [1, 1, 1, 1], size: 16}
+extract: {batch_size: 4}
+"""
+
+
+@pytest.mark.parametrize(
+    ("store_format", "name", "shard", "metadata"),
+    [
+        ("zarr", "train.zarr", "semantic/c/1/0/0", ["zarr.json", "label/c/0"]),
+        ("hdf5", "train.h5", "shards/000001.h5", ["index.h5"]),
+    ],
+)
+def test_extracting_again_mends_what_repair_took_away(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    store_format: str,
+    name: str,
+    shard: str,
+    metadata: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("videos").mkdir()
+    for number in range(10):
+        write_video(Path(f"videos/{number}.webm"), 16)
+    Path("labels.json").write_text(json.dumps({"Moving": "0", "Resting": "1"}))
+    entries = [{"id": str(n), "template": ("Moving", "Resting")[n % 2]} for n in range(10)]
+    Path("train.json").write_text(json.dumps(entries))
+    Path("tca.yaml").write_text(PROJECT)
+    extract = ["extract", "--device", "cpu", "--format", store_format]
+    assert run(extract) == 0
+    expected = every_file(Path("cache"))
+    store = Path("cache") / name
+    for file in (shard, *metadata):
+        data = bytearray((store / file).read_bytes())
+        data[len(data) // 3] ^= 16
+        (store / file).write_bytes(data)
+    assert run(extract) == 1
+    assert run(["cache", "verify", str(store)]) == 1
+    assert run(["cache", "repair", str(store)]) == 0
+    assert run(extract) == 0
+    assert run(["cache", "verify", str(store)]) == 0
+    found = every_file(Path("cache"))
+    assert {k: v for k, v in found.items() if ".damaged/" not in k} == expected
