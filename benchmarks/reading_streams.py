@@ -67,6 +67,7 @@ class Litdata(StreamReader):
             chunk_bytes="64MB",
             num_workers=1,
             verbose=False,
+            start_method="fork",  # it stays that for whoever comes after
         )
 
     @staticmethod
