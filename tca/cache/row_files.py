@@ -7,6 +7,8 @@ import resource
 from collections import deque
 from pathlib import Path
 from threading import Lock
+from typing import ClassVar
+from weakref import WeakSet
 
 import numpy as np
 
@@ -98,31 +100,40 @@ class RowFiles:
 
 
 class OpenFiles:
-    """Bounds the files that all arrays of one store keep open.
+    """Bounds the files that all arrays of all open stores keep open; one object a store.
 
-    Which one is closed for a new one says the clock algorithm: the first in the queue that was not
-    used since it was last looked at.
+    The store with most of them closes one for a new one. Which one says the clock algorithm: the
+    first in its queue that was not used since it was last looked at.
     """
 
+    lock = Lock()
+    """One for all stores, since each may close files of another."""
+
+    _stores: ClassVar[WeakSet[OpenFiles]] = WeakSet()
+
     def __init__(self) -> None:
-        self.lock = Lock()
         self._most = open_files_allowed()
         self._queue: deque[tuple[list[OpenFile | None], int]] = deque()
+        with self.lock:
+            self._stores.add(self)
 
     def make(self, owner: list[OpenFile | None], place: int) -> None:
         """Make room for one more file, `owner[place]`; the caller holds the lock."""
-        while len(self._queue) >= self._most:
-            files, oldest = self._queue.popleft()
-            found = files[oldest]
-            if found is not None and found.used:
-                found.used = False
-                self._queue.append((files, oldest))
-            else:
-                files[oldest] = None
+        while sum(len(store._queue) for store in self._stores) >= self._most:
+            max(self._stores, key=lambda store: len(store._queue))._turn()
         self._queue.append((owner, place))
+
+    def _turn(self) -> None:
+        files, oldest = self._queue.popleft()
+        found = files[oldest]
+        if found is not None and found.used:
+            found.used = False
+            self._queue.append((files, oldest))
+        else:
+            files[oldest] = None
 
 
 def open_files_allowed() -> int:
-    """Return how many files a store keeps open: half of what the process may."""
+    """Return how many files all stores keep open: half of what the process may."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(1, min(2048, soft // 2))
