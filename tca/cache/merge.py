@@ -76,8 +76,8 @@ def merge(
     parts = [part for part in dict.fromkeys(parts) if part.resolve() != out.resolve()]
     if not parts:
         raise UsageError(f"there is nothing to merge into {out}; name the parts behind it.")
+    stores = [_opened(part) for part in parts]
     with sole_writer(out):
-        stores = [_opened(part) for part in parts]
         there = _opened(out) if out.exists() else None
         first, *others = stores if there is None else [there, *stores]
         for other in others:

@@ -77,12 +77,10 @@ def repair(
         )
     if not path.exists():
         raise TcaError(f"there is no store at {path}; give the path of a store.")
+    store = check_skeleton(path).format
+    if store is not None and not store.writable:
+        raise TcaError(f"{path} was not written by tca, which only reads it; {store.repair_first}.")
     with nullcontext() if dry_run else sole_writer(path):
-        store = check_skeleton(path).format
-        if store is not None and not store.writable:
-            raise TcaError(
-                f"{path} was not written by tca, which only reads it; {store.repair_first}."
-            )
         found = verify(path, report)
         planned = _plan(path, found)
         if not dry_run:
@@ -117,11 +115,12 @@ def _carry_out(path: Path, found: Verification, plan: Repair) -> None:
         # The commit record comes first: what a kill leaves is a shard that does not exist.
         for file in store.shard_files(shard):
             remove(file)
+    for name in plan.files:
+        _set_aside(path, name)
+    # After that: a damaged file whose line is gone would pass for one that lost its line.
     if plan.sums:
         sound = [name for name in metadata_files(path) if name not in found.skeleton.damage]
         write_sums(path, path, sound)
-    for name in plan.files:
-        _set_aside(path, name)
 
 
 def _set_aside(path: Path, name: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tca.cache.format import ABSENT, Array, DamageError, Format
-from tca.cache.layout import Status
+from tca.cache.layout import FeatureArray, Status
 from tca.cache.row_reader import RowError, RowReader
 from tca.cache.skeleton import Skeleton, check_skeleton
 from tca.cache.sums import sums_path
@@ -20,6 +20,9 @@ from tca.cache.threads import reading_threads
 
 BLOCK_BYTES = 512 << 10
 """Rows read by one call: they stay in the processor's cache until their checksum is known."""
+
+LIBRARY_BLOCK_BYTES = 32 << 20
+"""The same where a library reads them, perhaps from a server that answers each call late."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,8 @@ def check_shard(
         what = store.arrays[array]
         check.rows += len(rows)
         check.bytes += len(rows) * what.row_bytes
-        for bad in _bad_rows(reader, array, rows, what.row_shape, what.dtype):
+        block = LIBRARY_BLOCK_BYTES if store.at_once else BLOCK_BYTES
+        for bad in _bad_rows(reader, array, rows, what, max(1, block // what.row_bytes)):
             check.problems.append(
                 Problem(
                     file=store.shard_name(array, shard),
@@ -205,12 +209,13 @@ def _checks(store: Format, ids: bool) -> Iterator[ShardCheck | None]:
 
 
 def _bad_rows(
-    reader: RowReader, array: str, rows: Array, shape: tuple[int, ...], dtype: Any
+    reader: RowReader, array: str, rows: Array, what: FeatureArray, step: int
 ) -> Iterator[RowError]:
-    """Yield the error of every row that cannot be read or whose checksum does not hold."""
-    row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    step = max(1, BLOCK_BYTES // row_bytes)
-    buffer = np.empty((min(step, len(rows)), *shape), dtype)
+    """Yield the error of every row that cannot be read or whose checksum does not hold.
+
+    `step` rows are read at once.
+    """
+    buffer = np.empty((min(step, len(rows)), *what.row_shape), what.dtype)
     start = 0
     while start < len(rows):
         block = rows[start : start + step]

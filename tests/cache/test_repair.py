@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from example_store import Example, contents
 
+import tca.cache.repair as repair_module
 from tca.cache.files import sole_writer
 from tca.cache.repair import Repair, repair
 from tca.cache.store import Store
@@ -327,7 +329,8 @@ def test_what_is_not_ours_is_refused(tmp_path: Path) -> None:
     zarr.create_group(tmp_path / "other.zarr").create_array("x", shape=(3,), dtype="i4")
     with pytest.raises(TcaError, match="not a store of tca"):
         repair(tmp_path / "other.zarr")
-    assert not (tmp_path / "folder.damaged").exists()
+    # Not even a lock is left beside what is not ours.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "other.zarr"]
 
 
 def test_a_foreign_store_is_refused(tmp_path: Path) -> None:
@@ -348,3 +351,31 @@ def test_a_foreign_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TcaError, match="label cannot be read"):
         repair(tmp_path / "foreign.zarr")
     assert contents(tmp_path / "foreign.zarr") == before
+
+
+def test_a_killed_repair_takes_nothing_damaged_for_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A damaged file next to lost sums: without its own line it would look like one that lost it.
+    store = Example(tmp_path / "train.zarr")
+    store.write()
+    expected = contents(store.path)
+    sums = sums_path(store.path)
+    lines = sums.read_text().splitlines(keepends=True)
+    sums.write_text("".join(line for line in lines if "/label/zarr.json" not in line))
+    file = store.path / "motion/zarr.json"
+    file.write_bytes(file.read_bytes().replace(b"crc32c", b"crc32x"))
+
+    class KilledError(Exception):
+        pass
+
+    def killed(*arguments: Any) -> None:
+        raise KilledError
+
+    for name in ("remove", "write_sums", "_set_aside"):
+        with monkeypatch.context() as patch:
+            patch.setattr(repair_module, name, killed)
+            with suppress(KilledError):
+                repair(store.path)
+    mended(store)
+    assert contents(store.path) == expected
