@@ -286,3 +286,15 @@ def test_seeds_decide_random_weights_and_leave_the_callers_numbers_alone() -> No
         SemanticConfig(weights="random:4", sizes=SMALL_VIT, size=64), HERE
     ).identity
     assert other["weights_sha256"] != first["semantic"]["weights_sha256"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("precision", "error"), [("float32", 1e-3), ("bfloat16", 5e-2)])
+def test_a_gpu_computes_the_same(precision: str, error: float) -> None:
+    frames, clips = batch(4)
+    expected = small()(frames, clips, "float32")
+    device = torch.device("cuda")
+    found = small().to(device)(frames.to(device), clips.to(device), precision)
+    for name, rows in expected.items():
+        off = (found[name].cpu().float() - rows).norm() / rows.norm()
+        assert off < error, name

@@ -54,7 +54,7 @@ class Backbones:
         self.semantic.to(device)
         self.motion.to(device)
         if device.type == "cuda":
-            self.motion.to(memory_format=torch.channels_last_3d)
+            self.motion.network.to(memory_format=torch.channels_last_3d)
         return self
 
     @property
