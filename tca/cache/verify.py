@@ -16,10 +16,12 @@ from tca.cache.layout import FeatureArray, Status
 from tca.cache.row_reader import RowError, RowReader
 from tca.cache.skeleton import Skeleton, check_skeleton
 from tca.cache.sums import sums_path
-from tca.cache.threads import reading_threads
+from tca.cache.threads import WORTH_SHARING, reading_threads
 
-BLOCK_BYTES = 512 << 10
-"""Rows read by one call: they stay in the processor's cache until their checksum is known."""
+BLOCK_BYTES = WORTH_SHARING - 1
+"""Read by one call: so many rows that a call costs little beside them, and no more than the thread
+of the shard reads alone.
+"""
 
 LIBRARY_BLOCK_BYTES = 32 << 20
 """The same where a library reads them, perhaps from a server that answers each call late."""
