@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tca.cache.format import reading_failed
 from tca.errors import TcaError
 
 EXTRAS = {"s3": "tca[s3]", "s3a": "tca[s3]"}
@@ -49,7 +50,7 @@ class RemoteFolder:
             TcaError: no driver for such URLs.
         """
         self.url = url
-        with _ImportErrors(url):
+        with _DriverErrors(url):
             from fsspec.core import url_to_fs
 
             self._files, self._path = url_to_fs(url)
@@ -90,7 +91,7 @@ def zarr_store(url: str) -> Any:
     """
     from zarr.storage import FsspecStore
 
-    with _ImportErrors(url):
+    with _DriverErrors(url):
         return FsspecStore.from_url(url, read_only=True)
 
 
@@ -100,8 +101,8 @@ def as_remote_error(error: Exception) -> RemoteError:
     return RemoteError(text if len(text) <= 300 else text[:299] + "…")
 
 
-class _ImportErrors:
-    """Turns a missing or unknown driver into a sentence."""
+class _DriverErrors:
+    """Turns a missing or unknown driver, or one that cannot start, into a sentence."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -120,3 +121,6 @@ class _ImportErrors:
                 f"{self._url} is not a URL that fsspec can read: {error}; give a path or a URL "
                 "like s3://bucket/train.zarr."
             ) from None
+        if isinstance(error, Exception) and not isinstance(error, TcaError):
+            # Some connect, or look for credentials, before the first file.
+            raise reading_failed(self._url, as_remote_error(error), LOOK_AT) from None

@@ -20,6 +20,7 @@ from example_store import Example, contents
 from foreign_store import write_foreign
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
+from tca.cache.convert import convert
 from tca.cache.layout import Status
 from tca.cache.loader import Loader
 from tca.cache.store import Store
@@ -283,6 +284,16 @@ def test_shards_that_h5py_rewrote(tmp_path: Path, how: str) -> None:
     for file in (example.path / "shards").iterdir():
         rewrite(file, how)
     holds(example.path, example)
+
+
+def test_rewritten_shards_become_tca_s_own_by_converting(tmp_path: Path) -> None:
+    example = made(tmp_path / "train.h5")
+    example.write()
+    original = contents(example.path / "shards")
+    for file in (example.path / "shards").iterdir():
+        rewrite(file, "chunks of rows")
+    convert(example.path, tmp_path / "new.h5")
+    assert contents(tmp_path / "new.h5/shards") == original
 
 
 def test_big_endian_shards_that_h5py_rewrote(tmp_path: Path) -> None:

@@ -272,6 +272,18 @@ def test_wrong_credentials(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> N
         forget_clients()
 
 
+def test_a_driver_that_cannot_start(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    forget_clients()
+    try:
+        for url in (bucket.url("train"), "zip://train.zarr::s3://bucket/stores.zip"):
+            with pytest.raises(TcaError) as error:
+                Store.open(url)
+            one_sentence(error, f"cannot read {url}: The config profile (nobody) could not be")
+    finally:
+        forget_clients()
+
+
 def test_a_scheme_that_nobody_knows() -> None:
     with pytest.raises(TcaError) as error:
         Store.open("sthree://bucket/train.zarr")
