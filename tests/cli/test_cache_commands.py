@@ -220,6 +220,7 @@ def test_a_read_only_folder(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Root writes everywhere, so the system is made to refuse.
+    other = write(Path("other") / store.name)
     damage(store)
     real = os.open
 
@@ -232,7 +233,7 @@ def test_a_read_only_folder(
     assert run(["cache", "verify", str(store)]) == 1
     assert run(["cache", "repair", str(store), "--dry-run"]) == 0
     capsys.readouterr()
-    for command in (["repair", str(store)], ["merge", str(store), "other"]):
+    for command in (["repair", str(store)], ["merge", str(store), str(other)]):
         assert run(["cache", *command]) == 1
         assert "choose a folder that can be written" in capsys.readouterr().err
 
