@@ -289,7 +289,7 @@ def test_seeds_decide_random_weights_and_leave_the_callers_numbers_alone() -> No
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize(("precision", "error"), [("float32", 1e-3), ("bfloat16", 5e-2)])
+@pytest.mark.parametrize(("precision", "error"), [("float32", 2e-3), ("bfloat16", 5e-2)])
 def test_a_gpu_computes_the_same(precision: str, error: float) -> None:
     frames, clips = batch(4)
     expected = small()(frames, clips, "float32")
