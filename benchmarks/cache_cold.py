@@ -2,7 +2,7 @@
 
 The process is put into a control group (takes root, or a group of one's own); the file cache counts
 as its memory. The limit is reading the store's files once from front to back. Every turn begins
-with an empty file cache, and every row that comes is looked at.
+with none of the files in the file cache, and every row that comes is looked at.
 
     sudo python benchmarks/cache_cold.py --folder /scratch --markdown
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 from made_rows import MadeRows, write_store
-from measuring import drop_file_cache, read_files, seconds, take_turns, use_cores
+from measuring import forget_files, read_files, seconds, take_turns, use_cores
 from report import Numbers, Report, common_options, working_folder
 
 from tca.cache.formats import FORMATS
@@ -24,14 +24,10 @@ DISK_SPEED = 0.9
 
 
 class Sides:
-    """Verifying one store, and reading its files.
-
-    Attributes:
-        cold_way: what was done to the file cache before cold turns.
-    """
+    """Verifying one store, and reading its files."""
 
     def __init__(self, path: Path, made: dict[str, MadeRows], cores: int) -> None:
-        self.path, self.cores, self.cold_way = path, cores, ""
+        self.path, self.cores = path, cores
         self._rows = sum(some.rows for some in made.values())
         self._size = read_files(path)
 
@@ -56,7 +52,7 @@ class Sides:
 
     def _prepare(self, cold: bool) -> None:
         if cold:
-            self.cold_way = drop_file_cache(self.path)
+            forget_files(self.path)
 
 
 @click.command(help=__doc__.replace("    python", "\b\n    python"))
@@ -98,8 +94,6 @@ def main(
                 table.append([f"{store_format}, {state}", ours, ours / cores, limit, ratio, met])
     columns = ["store", "GB/s", "GB/s a core", "reading the files, GB/s", "ratio", "met"]
     report.table("`verify`", columns, table)
-    if sides.cold_way:
-        report.notes.append(f"cold: {sides.cold_way}")
     report.show(output)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from made_rows import numbers_of
-from measuring import drop_file_cache, read_files, seconds
+from measuring import forget_files, read_files, seconds
 
 from tca.cache.config import LoaderConfig
 from tca.cache.loader import Loader
@@ -56,7 +56,7 @@ def main(path: Path, batch: int, rounds: int, buffer_blocks: int) -> dict[str, l
             config = LoaderConfig(shuffle=shuffle, buffer_blocks=buffer_blocks)
             works[f"shuffle: {shuffle}"] = partial(epoch, path, batch, number, config)
         for name, work in works.items():
-            drop_file_cache(path)
+            forget_files(path)
             found.setdefault(name, []).append(work())
     return found
 

@@ -92,8 +92,18 @@ def _read_file(file: Path) -> int:
     return total
 
 
+def forget_files(folder: Path) -> None:
+    """Let the system's file cache forget the files of a folder; names of files stay known."""
+    for file in files_under(folder):
+        descriptor = os.open(file, os.O_RDONLY)
+        # What is not on the disk yet cannot be forgotten.
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
 def drop_file_cache(folder: Path) -> str:
-    """Empty the system's file cache, or where that takes root, let it forget one folder.
+    """Empty the whole file cache, names of files too, or where that takes root, `forget_files`.
 
     Returns:
         Which of the two it was, for the reader of a table.
@@ -102,9 +112,6 @@ def drop_file_cache(folder: Path) -> str:
     try:
         Path("/proc/sys/vm/drop_caches").write_text("3\n", encoding="ascii")
     except OSError:
-        for file in files_under(folder):
-            descriptor = os.open(file, os.O_RDONLY)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(descriptor)
-        return "the files were dropped from the file cache before each turn"
+        forget_files(folder)
+        return "the files were dropped from the file cache before each turn, not their names"
     return "the whole file cache was emptied before each turn"

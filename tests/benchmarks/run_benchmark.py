@@ -20,21 +20,19 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
-def printed(script: str, *options: str, without: str | None = None) -> str:
-    """Run a script, perhaps as if a module were not installed; fails if it fails."""
+def document(script: str, folder: Path, *options: str, without: str | None = None) -> Any:
+    """Run a script with `--json`, perhaps as if a module were not installed.
+
+    Fails if it fails, or leaves something in `folder`.
+    """
     command = [sys.executable, str(BENCHMARKS / script)]
     if without is not None:
         command[1:] = ["-c", WITHOUT, without, str(BENCHMARKS), str(BENCHMARKS / script)]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    command += ["--json", "--folder", str(folder), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def document(script: str, folder: Path, *options: str, without: str | None = None) -> Any:
-    """Run a script with `--json`; nothing may be left in `folder`."""
-    text = printed(script, "--json", "--folder", str(folder), *options, without=without)
     assert list(folder.iterdir()) == []
-    return json.loads(text)
+    return json.loads(done.stdout)
 
 
 def column(table: Any, name: str) -> list[Any]:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_benchmark import BENCHMARKS, column, document, printed
+from run_benchmark import BENCHMARKS, column, document
 
 TINY = ("--rows", "300", "--shape", "8,16", "--batch", "64", "--rounds", "1")
 
@@ -31,14 +31,6 @@ def test_a_peer_that_is_not_installed_is_named(tmp_path: Path) -> None:
     found = document("cache_reading.py", tmp_path, *options, without="litdata")
     assert column(found["tables"][0], "reader") == ["h5py", "h5py, read_direct_chunk"]
     assert "litdata: not installed (litdata)" in found["notes"]
-
-
-def test_markdown_is_a_table(tmp_path: Path) -> None:
-    options = (*TINY, "--cold-rounds", "0", "--reader", "h5py", "--folder", str(tmp_path))
-    lines = printed("cache_reading.py", "--markdown", *options).splitlines()
-    first = lines.index("| reader | rows/s | limit beside it | share of the limit |")
-    assert lines[first + 1] == "| --- | --: | --: | --: |"
-    assert lines[first + 2].startswith("| h5py | ")
 
 
 def test_other_rows_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

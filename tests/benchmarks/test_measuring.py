@@ -40,3 +40,24 @@ def test_cells_show_what_matters() -> None:
     cells = [None, True, False, "text", 20_000, 12_345.6, 12.34, 1.234, 0.00123]
     expected = ["", "yes", "**no**", "text", "20,000", "12,346", "12.3", "1.23", "0.00123"]
     assert [shown(cell) for cell in cells] == expected
+
+
+def test_markdown_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    from report import Report
+
+    report = Report("example", {"rows": 3})
+    report.table("Speeds", ["reader", "rows/s"], [["one", 1234.5], ["other", None]])
+    report.notes.append("cold")
+    report.show("markdown")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("; rows 3")
+    assert lines[2:] == [
+        "**Speeds**",
+        "",
+        "| reader | rows/s |",
+        "| --- | --: |",
+        "| one | 1,234 |",
+        "| other |  |",
+        "",
+        "- cold",
+    ]
