@@ -27,6 +27,8 @@ from tca.cache.memory import available_memory
 from tca.cache.read_ahead import read_ahead
 from tca.cache.reasons import read_reasons, write_reasons
 from tca.cache.remote import as_place
+from tca.cache.restore import restore_missing
+from tca.cache.skeleton import format_there
 from tca.cache.store import Store
 from tca.cache.writer import StoreWriter
 from tca.console import ProgressLine, note
@@ -105,9 +107,12 @@ def convert(
     store = Store.open(source)
     kept, chosen = changes.kept(store), changes.selection.of(store)
     with sole_writer(target):
-        there = open_format(target) if target.exists() else None
-        made_as = store_format or (there and there.name) or named_format(target) or "zarr"
+        there_as = format_there(target)
+        made_as = store_format or there_as or named_format(target) or "zarr"
         spec = new_spec(store, kept, chosen, changes, made_as)
+        if there_as == made_as:
+            restore_missing(target, spec)
+        there = open_format(target) if there_as is not None else None
         if there is not None:
             require_same(target, spec, there.spec, made_as, there.name)
         job = _Job(store, chosen, spec, target)

@@ -19,7 +19,7 @@ from tca.cache.format import DamageError, Format, reading_failed
 from tca.cache.formats import open_local, write_skeleton
 from tca.cache.layout import Status, StoreSpec
 from tca.cache.repair import aside
-from tca.cache.skeleton import INDEX, check_skeleton, is_hdf5, missing_files
+from tca.cache.skeleton import INDEX, check_skeleton, format_there, is_hdf5, missing_files
 from tca.cache.sums import digest, sums_of, write_sums
 from tca.console import note, warn
 from tca.errors import TcaError
@@ -74,12 +74,13 @@ def _make(temporary: Path, path: Path, spec: StoreSpec, missing: Sequence[str]) 
 
     A record is right where the sum of the file that holds it says so.
     """
-    sums = sums_of(path)
+    sums, store_format = sums_of(path), format_there(path)
+    assert store_format is not None
     damaged = _damaged_record(path)
     records = [spec.record] if damaged is None else [damaged, spec.record]
     for record in records:
         shutil.rmtree(temporary, ignore_errors=True)
-        names = write_skeleton(temporary, replace(spec, record=record), _format(path))
+        names = write_skeleton(temporary, replace(spec, record=record), store_format)
         if all(
             digest((temporary / name).read_bytes()) == sums.get(name)
             for name in missing
@@ -87,10 +88,6 @@ def _make(temporary: Path, path: Path, spec: StoreSpec, missing: Sequence[str]) 
         ):
             break
     return names
-
-
-def _format(path: Path) -> str:
-    return "hdf5" if is_hdf5(path) else "zarr"
 
 
 def _damaged_record(path: Path) -> Mapping[str, Any] | None:

@@ -77,6 +77,17 @@ def is_hdf5(path: Path) -> bool:
     )
 
 
+def format_there(path: Path) -> str | None:
+    """Return the format of the store at `path`, perhaps without its skeleton; None: nothing there.
+
+    Raises:
+        TcaError: the sums cannot be read.
+    """
+    if not path.exists():
+        return None
+    return "hdf5" if is_hdf5(path) else "zarr"
+
+
 def missing_files(path: Path) -> list[str]:
     """Return the files outside the shards that the store at `path` had and has no more.
 

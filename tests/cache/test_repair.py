@@ -12,6 +12,8 @@ import pytest
 from example_store import Example, contents
 
 import tca.cache.repair as repair_module
+from tca.cache.conversion import Changes
+from tca.cache.convert import convert
 from tca.cache.files import sole_writer
 from tca.cache.repair import Repair, repair
 from tca.cache.store import Store
@@ -379,3 +381,22 @@ def test_a_killed_repair_takes_nothing_damaged_for_sound(
                 repair(store.path)
     mended(store)
     assert contents(store.path) == expected
+
+
+def test_a_converted_store_is_mended_by_converting_again(
+    made: tuple[Example, dict[str, bytes]], tmp_path: Path
+) -> None:
+    store, _ = made
+    ending = "h5" if store.path.suffix == ".zarr" else "zarr"
+    target = tmp_path / f"converted/small.{ending}"
+    changes = Changes(type="int8", rows_per_shard=4)
+    convert(store.path, target, changes)
+    expected = contents(target)
+    metadata = target / ("label/c/0" if ending == "zarr" else "index.h5")
+    shard = target / ("motion_scale/c/2/0" if ending == "zarr" else "shards/000002.h5")
+    for file in (metadata, shard):
+        flip(file)
+    done = repair(target)
+    assert (done.shards, done.files) == ([2], [metadata.relative_to(target).as_posix()])
+    convert(store.path, target, changes)
+    assert contents(target) == expected
