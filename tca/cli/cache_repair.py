@@ -86,8 +86,8 @@ def _print(store: str, done: Repair, dry_run: bool) -> None:
         )
     if done.needed and not dry_run and (done.shards or done.files):
         click.echo(
-            f"{store}: run tca extract again, or tca cache convert if that made the store; it makes "
-            "what is missing and nothing else"
+            f"{store}: run tca extract again, or tca cache convert if that made the store; it "
+            "makes what is missing and nothing else"
         )
     if not done.needed and not done.unreadable:
         click.echo(f"{store}: nothing to repair")
