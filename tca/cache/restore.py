@@ -19,7 +19,14 @@ from tca.cache.format import DamageError, Format, reading_failed
 from tca.cache.formats import open_local, write_skeleton
 from tca.cache.layout import Status, StoreSpec
 from tca.cache.repair import aside
-from tca.cache.skeleton import INDEX, check_skeleton, format_there, is_hdf5, missing_files
+from tca.cache.skeleton import (
+    INDEX,
+    check_skeleton,
+    format_there,
+    is_hdf5,
+    missing_files,
+    skeleton_files,
+)
 from tca.cache.sums import digest, sums_of, write_sums
 from tca.console import note, warn
 from tca.errors import TcaError
@@ -48,11 +55,10 @@ def restore_missing(path: Path, spec: StoreSpec) -> None:
     try:
         spec = replace(spec, rows_per_shard=_rows_per_shard(path, spec))
         names = _make(temporary, path, spec, missing)
-        for file in [found for found in temporary.rglob("*") if found.is_file()]:
-            name = file.relative_to(temporary).as_posix()
-            if name not in missing and (path / name).exists():
-                shutil.copyfile(path / name, file)
-        _check_fits(path, temporary, spec)
+        for name in set(skeleton_files(path)) - set(missing):
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path / name, temporary / name)
+        _check_fits(path, temporary, spec, missing)
         # First: after a kill the same files are missing still, and are made again.
         sums = sums_of(path)
         made = {name: digest((temporary / name).read_bytes()) for name in names}
@@ -137,9 +143,12 @@ def _rows_per_shard(path: Path, spec: StoreSpec) -> int:
     return candidates[0]
 
 
-def _check_fits(path: Path, temporary: Path, spec: StoreSpec) -> None:
+def _check_fits(path: Path, temporary: Path, spec: StoreSpec, missing: Sequence[str]) -> None:
     """Hold what is left of a store, in `temporary` with what was made, against `spec`."""
     try:
+        unknown = [name for name in missing if not (temporary / name).exists()]
+        if unknown:
+            raise TcaError(f"nothing is made with them that has {unknown[0]}")
         store = open_local(temporary)
         different = spec.differences(store.spec)
         if different:

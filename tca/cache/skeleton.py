@@ -94,16 +94,19 @@ def missing_files(path: Path) -> list[str]:
     Raises:
         TcaError: the sums cannot be read.
     """
-    if is_hdf5(path):
-        expected = [INDEX]
-    elif sums_of(path):
-        from tca.cache.zarr_skeleton import skeleton_files
-
-        expected = skeleton_files(path)
-    else:
+    if not (is_hdf5(path) or sums_of(path)):
         # Without sums nothing tells a store that lost files from a folder of somebody else's.
-        expected = []
-    return [name for name in expected if not (path / name).exists()]
+        return []
+    return [name for name in skeleton_files(path) if not (path / name).exists()]
+
+
+def skeleton_files(path: Path) -> list[str]:
+    """Return the files outside the shards that the store at `path` has or had."""
+    if is_hdf5(path):
+        return [INDEX]
+    from tca.cache import zarr_skeleton
+
+    return zarr_skeleton.skeleton_files(path)
 
 
 def metadata_files(path: Path) -> list[str]:

@@ -198,6 +198,17 @@ def test_other_settings_are_refused(made: tuple[Example, dict[str, bytes]]) -> N
     assert not verify(store.path).problems
 
 
+@pytest.mark.parametrize("lost", ["label/c/0", "semantic/zarr.json"])
+def test_a_store_of_other_streams_is_refused(tmp_path: Path, lost: str) -> None:
+    store = Example(tmp_path / "train.zarr")
+    store.write()
+    (store.path / lost).unlink()
+    before = contents(store.path)
+    with pytest.raises(TcaError, match=r"does not go with these settings.+semantic"):
+        Example(store.path, row_shapes={"motion": (8, 5)}).writer()
+    assert contents(store.path) == before
+
+
 @pytest.mark.parametrize("left", [[0], [0, 1], [0, 2], [2], []])
 @pytest.mark.parametrize("store_format", ["zarr", "hdf5"])
 def test_an_incomplete_store_is_restored(
