@@ -44,9 +44,14 @@ class Hdf5Format(Format):
     @override
     def shard_status(self, shard: int) -> Array | None:
         try:
-            return read_status(self.record_file(shard), len(self.spec.shard_rows(shard)))
+            status = read_status(self.record_file(shard), len(self.spec.shard_rows(shard)))
         except FileNotFoundError:
             return None
+        if not (status == Status.OK).any():
+            # Nobody will read its rows, and yet the rest of the file shall be sound.
+            for array in self.arrays:
+                self.extents(array, shard)
+        return status
 
     @override
     def all_status(self) -> Array:
