@@ -9,11 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
+from threading import Barrier
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from made_rows import Array, MadeRows
 
 ROWS_PER_FILE = 256
@@ -65,19 +66,38 @@ class StreamReader(Reader):
 
 
 def in_threads(some: Callable[[int, Array], None], threads: int) -> Read:
-    """Return `some`, which reads one row into `out`, done by several threads."""
-    pool = ThreadPoolExecutor(threads)
+    """Return `some`, which reads one row into its place, done by several threads."""
+    pool = pool_of(threads)
 
     def part(rows: Array, out: Array, places: Array) -> None:
         for row, place in zip(rows[places].tolist(), places.tolist(), strict=True):
             some(row, out[place])
 
     def read(rows: Array, out: Array) -> Array:
-        order = np.argsort(rows)
-        cuts = np.linspace(0, len(rows), threads + 1).astype(int)
-        parts = [order[first:end] for first, end in pairwise(cuts.tolist())]
+        parts = np.array_split(np.argsort(rows), threads)
         for done in [pool.submit(part, rows, out, places) for places in parts]:
             done.result()
         return out
 
     return read
+
+
+def pool_of(threads: int) -> ThreadPoolExecutor:
+    """Return threads in which torch uses no threads of its own: they would be in each other's way.
+
+    Torch keeps that number by thread, and takes it over when it is first asked for it.
+    """
+    everybody = torch.get_num_threads()
+    together = Barrier(threads)
+
+    def alone() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()
+        together.wait()
+
+    pool = ThreadPoolExecutor(threads, initializer=alone)
+    for _ in range(threads):
+        pool.submit(int)
+    pool.submit(int).result()
+    torch.set_num_threads(everybody)
+    return pool

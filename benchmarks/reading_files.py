@@ -5,14 +5,12 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from made_rows import Array, MadeRows
-from reading import ROWS_PER_FILE, RandomReader, Read, in_threads
+from reading import ROWS_PER_FILE, RandomReader, Read, in_threads, pool_of
 
 
 class _OneBigFile(RandomReader):
@@ -53,32 +51,18 @@ class IndexSelectParts(_OneBigFile):
     @staticmethod
     def open(folder: Path, made: MadeRows, threads: int) -> Read:
         mapped = _mapped(folder, made)
-        pool = ThreadPoolExecutor(threads, initializer=_alone)
-        cuts = np.linspace(0, 1, threads + 1)
+        pool = pool_of(threads)
 
         def read(rows: Array, out: Array) -> Array:
             numbers, target = torch.from_numpy(rows), torch.from_numpy(out)
-            ends = (cuts * len(rows)).astype(int).tolist()
-            parts = [
-                pool.submit(
-                    torch.index_select, mapped, 0, numbers[first:end], out=target[first:end]
-                )
-                for first, end in pairwise(ends)
-            ]
-            for part in parts:
-                part.result()
+            parts = zip(numbers.tensor_split(threads), target.tensor_split(threads), strict=True)
+            for done in [
+                pool.submit(torch.index_select, mapped, 0, some, out=place) for some, place in parts
+            ]:
+                done.result()
             return out
 
-        everybody = torch.get_num_threads()
-        read(np.zeros(threads, np.int64), np.empty((threads, *made.shape), np.float16))
-        torch.set_num_threads(everybody)
         return read
-
-
-def _alone() -> None:
-    """Let torch use no other threads in this one."""
-    torch.set_num_threads(1)
-    torch.get_num_threads()  # takes the number over, for good
 
 
 LIMITS = (IndexSelect, IndexSelectParts)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from made_rows import MadeRows
 from reading import ROWS_PER_FILE, StreamReader
@@ -44,11 +45,10 @@ class Webdataset(StreamReader):
 
 
 def _stacked(shape: tuple[int, ...], samples: list[dict[str, Any]]) -> Any:
-    together = torch.empty((len(samples), *shape), dtype=torch.float16)
+    together = np.empty((len(samples), *shape), np.float16)
     for place, sample in enumerate(samples):
-        row = torch.frombuffer(bytearray(sample["bin"]), dtype=torch.float16)
-        together[place] = row.reshape(shape)
-    return together
+        together[place] = np.frombuffer(sample["bin"], np.float16).reshape(shape)
+    return torch.from_numpy(together)
 
 
 class Litdata(StreamReader):
