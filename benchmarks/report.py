@@ -113,12 +113,17 @@ class Report:
             f"Python {here['python']}; {settings}"
         )
         for title, columns, rows in self.tables:
-            lines = [columns, ["---"] + ["--:"] * (len(columns) - 1)]
+            sides = ["--:" if _numbers(cells) else "---" for cells in zip(*rows, strict=True)]
+            lines = [columns, sides or ["---"] * len(columns)]
             lines += [[shown(cell) for cell in row] for row in rows]
             yield f"**{title}**"
             yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
         if self.notes:
             yield "\n".join(f"- {line}" for line in self.notes)
+
+
+def _numbers(cells: Sequence[Any]) -> bool:
+    return any(isinstance(cell, int | float) for cell in cells)
 
 
 def shown(cell: Any) -> str:
