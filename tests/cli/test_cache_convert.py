@@ -1,6 +1,7 @@
 """`tca cache convert` as it is typed."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from tca.cli import run
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with cache/train.zarr and cache/validation.zarr."""
     monkeypatch.chdir(tmp_path)
+    # No test cuts the power, and flushing is most of their time.
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     for split, rows in (("train", 12), ("validation", 5)):
         made(tmp_path / f"cache/{split}.zarr", split, rows)
     return tmp_path
