@@ -21,7 +21,7 @@ COMMANDS = {
     "demo": "Render a small data set and run the whole job on it, on a CPU.",
     "data": "Look at a data set before extracting it.",
     "extract": "Decode each video once and cache its features.",
-    "cache": "Look at stores.",
+    "cache": "Look at stores, check, repair, convert and merge them.",
     "train-fusion": "Train a fusion model on cached features.",
     "evaluate": "Score a run on a split.",
 }

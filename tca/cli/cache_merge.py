@@ -19,8 +19,8 @@ def merge(out: Path, parts: tuple[Path, ...], as_json: bool) -> None:
     """Put the shards of every PART into the store OUT, which is made if it is not there.
 
     The parts are stores made from the same annotations with the same settings, each with some of
-    the shards (`tca extract --part`). Every row is checked before it is copied, and a merge that
-    was stopped goes on where it was. OUT may be one of the parts.
+    the shards. Every row is checked before it is copied, and a merge that was stopped goes on where
+    it was. OUT may be one of the parts.
 
     \b
     Examples:
