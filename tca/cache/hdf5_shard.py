@@ -193,7 +193,7 @@ def read_rows(
         for place, row in enumerate(chosen.tolist()):
             values = data_set[row]
             if crc32c(row_view(values)) != int(checksums[row]):
-                raise DamageError(f"the checksum of its row {row} of {array} does not hold")
+                raise DamageError("the row's checksum does not hold")
             out[place] = values
 
 

@@ -105,31 +105,30 @@ class RowReader:
                     yield file, start
 
     def _read_at_once(self, array: str, rows: Array, out: Array) -> None:
-        """Let the format's library read all rows by one call; it checks what it can."""
         unique, places = np.unique(rows, return_inverse=True)
-        found = np.empty((len(unique), *out.shape[1:]), out.dtype)
-        try:
-            self._format.read_through_library(array, unique, found)
-        except OSError as error:
-            raise RowError(int(unique[0]), error) from None
-        except DamageError as error:
-            raise self._lowest_damaged(array, unique, error) from None
-        np.take(found, places, axis=0, out=out)
+        np.take(_through_library(self._format, array, unique), places, axis=0, out=out)
 
-    def _lowest_damaged(self, array: str, rows: Array, error: DamageError) -> RowError:
-        """Find the row: of many that were read at once the library does not say which it was."""
-        while len(rows) > 1:
-            half, rest = np.array_split(rows, 2)
-            what = self._format.arrays[array]
-            some = np.empty((len(half), *what.row_shape), what.dtype)
-            try:
-                self._format.read_through_library(array, half, some)
-                rows = rest
-            except DamageError as found:
-                rows, error = half, found
-            except OSError as found:
-                return RowError(int(half[0]), found)
-        return RowError(int(rows[0]), error)
+
+def _through_library(store_format: Format, array: str, rows: Array) -> Array:
+    """Read ascending rows by one call of the format's library, which checks what it can.
+
+    Raises:
+        RowError: of the lowest row that cannot be read.
+    """
+    what = store_format.arrays[array]
+    found = np.empty((len(rows), *what.row_shape), what.dtype)
+    try:
+        store_format.read_through_library(array, rows, found)
+    except OSError as error:
+        raise RowError(int(rows[0]), error) from None
+    except DamageError as error:
+        # Of many rows that were read at once the library does not say which it was.
+        if len(rows) == 1:
+            raise RowError(int(rows[0]), error) from None
+        for part in np.array_split(rows, 2):
+            _through_library(store_format, array, part)
+        raise RowError(int(rows[0]), error) from None
+    return found
 
 
 class _Part:
@@ -187,6 +186,9 @@ class _Part:
             # A row before it may be damaged too, and is to be named then.
             self._compare(summed, sums)
             raise RowError(self._numbers[first], error) from None
+        except RowError:
+            self._compare(summed, sums)
+            raise
         self._compare(summed, sums)
 
     def _look_up(self) -> None:
@@ -232,9 +234,8 @@ class _Part:
         _read_fully(file.descriptor, views, offset)
 
     def _read_through_library(self, first: int, end: int) -> None:
-        some = np.empty((end - first, *self._out.shape[1:]), self._out.dtype)
-        self._format.read_through_library(self._array, self._rows[first:end], some)
-        self._out[self._places[first:end]] = some
+        places = self._places[first:end]
+        self._out[places] = _through_library(self._format, self._array, self._rows[first:end])
 
     def _compare(self, summed: list[int], sums: list[int]) -> None:
         """Hold the sums of some rows against those stored with them."""

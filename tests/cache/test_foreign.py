@@ -312,10 +312,9 @@ def test_a_rewritten_shard_is_still_held_against_its_checksums(tmp_path: Path) -
     with h5py.File(file, "r+") as shard:
         shard["motion"][4, 1, 1] += 1
     store = Store.open(example.path)
-    with pytest.raises(TcaError, match=rf"row 20 \(id {store.ids[20]}\) of .+ checksum .+ repair"):
-        store.read("motion", [20])
-    with pytest.raises(TcaError, match="the checksum of its row 4 of motion does not hold"):
-        store.read("motion", store.ready())
+    for rows in ([20], store.ready()):
+        with pytest.raises(TcaError, match=rf"row 20 \(id {store.ids[20]}\) .+ checksum .+ repair"):
+            store.read("motion", rows)
 
 
 @pytest.mark.parametrize(
