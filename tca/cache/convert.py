@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ import numpy as np
 
 from tca.cache.conversion import Changes, new_spec, require_same
 from tca.cache.creation import create_store
+from tca.cache.failures import Failure, read_failures, write_failures
 from tca.cache.files import sole_writer
 from tca.cache.format import Array
 from tca.cache.formats import named_format, open_format
 from tca.cache.layout import Status, StoreSpec, Stream, status_words
 from tca.cache.memory import available_memory
 from tca.cache.read_ahead import read_ahead
-from tca.cache.reasons import read_reasons, write_reasons
 from tca.cache.remote import as_place
 from tca.cache.restore import restore_missing
 from tca.cache.skeleton import format_there
@@ -191,7 +191,7 @@ class _Job:
             # One thread reads while this one writes and waits for the disk.
             for read in read_ahead(tasks, depth=1):
                 for shard, features in read.items():
-                    write_reasons(self._target, shard, self._reasons(shard))
+                    write_failures(self._target, shard, self._failures(shard))
                     writer.commit(shard, features, self._of_shard(self._status, shard))
                     line.advance(rows[shard])
         return sum(rows[shard] for shard in shards)
@@ -228,19 +228,18 @@ class _Job:
 
         return read_as(self._store, name, rows, stream.type)
 
-    def _reasons(self, shard: int) -> list[dict[str, Any]]:
+    def _failures(self, shard: int) -> list[Failure]:
         """Return why rows of a shard failed, where that lies beside the source."""
         place = self._store.path
         rows = self._of_shard(self._chosen, shard)
         failed = np.flatnonzero(self._of_shard(self._status, shard) != Status.OK)
         if not isinstance(place, Path):
             return []
-        known: dict[int, dict[str, Any]] = {}
-        for old in np.unique(rows[failed] // self._store.rows_per_shard).tolist():
-            known |= read_reasons(place, old)
+        old_shards = np.unique(rows[failed] // self._store.rows_per_shard).tolist()
+        known = read_failures(place, old_shards)
         first = self._spec.shard_rows(shard).start
         return [
-            known[old] | {"row": first + inside}
+            replace(known[old], row=first + inside)
             for inside, old in zip(failed.tolist(), rows[failed].tolist(), strict=True)
             if old in known
         ]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tca.cache.failures import failed_rows
 from tca.cache.layout import Status, status_words
-from tca.cache.reasons import read_reasons
 from tca.cache.store import Store
 
 
@@ -67,16 +67,9 @@ def _committed(store: Store) -> int:
 
 
 def _reasons(store: Store) -> list[tuple[str, int]]:
-    if not isinstance(store.path, Path):
-        return []
-    done = (Status.OK, Status.NOT_EXTRACTED)
-    failed = np.flatnonzero(~np.isin(store.status, done)).tolist()
-    known: dict[int, dict[str, Any]] = {}
-    for shard in dict.fromkeys(row // store.rows_per_shard for row in failed):
-        known |= read_reasons(store.path, shard)
+    _, known = failed_rows(store)
     # A missing file has no reason but that.
-    found = (str(known[row].get("reason", "")) for row in failed if row in known)
-    return Counter(reason for reason in found if reason).most_common()
+    return Counter(failure.reason for failure in known.values() if failure.reason).most_common()
 
 
 def _sizes(folder: Path) -> Iterator[int]:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from tca.cache.creation import create_store
+from tca.cache.failures import failures_file
 from tca.cache.files import remove, sole_writer, write_atomic
 from tca.cache.format import Format, reading_failed
 from tca.cache.formats import open_format
 from tca.cache.layout import differences
-from tca.cache.reasons import reasons_file
 from tca.cache.row_reader import RowReader
 from tca.cache.verify import check_shard
 from tca.console import warn
@@ -228,7 +228,7 @@ def _copy_shard(source: Format, out: Format, shard: int, count: Callable[[int], 
     assert isinstance(source.path, Path)
     assert isinstance(out.path, Path)
     pairs = [*zip(source.shard_files(shard), out.shard_files(shard), strict=True)]
-    pairs.append((reasons_file(source.path, shard), reasons_file(out.path, shard)))
+    pairs.append((failures_file(source.path, shard), failures_file(out.path, shard)))
     for file, target in reversed(pairs):
         if file.exists():
             write_atomic(target, _counted(_pieces(file), count))

@@ -89,11 +89,11 @@ def convert(
     """
     from tca.cache.conversion import Changes
     from tca.cache.convert import convert as convert_store
+    from tca.cache.failures import report_failures
     from tca.cache.remote import as_place
     from tca.cache.selection import Selection, read_ids
     from tca.cache.store import Store
     from tca.console import print_json
-    from tca.extract.failures import report_failures
 
     ids = None if ids_file is None else read_ids(ids_file)
     changes = Changes(stored, rows_per_shard, stream, Selection(rows, ids, only_ok))

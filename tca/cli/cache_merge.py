@@ -27,11 +27,11 @@ def merge(out: Path, parts: tuple[Path, ...], as_json: bool) -> None:
       tca cache merge cache/train.zarr node1/train.zarr node2/train.zarr
       tca cache merge node1/train.zarr node2/train.zarr
     """
+    from tca.cache.failures import report_failures
     from tca.cache.merge import merge as merge_stores
     from tca.cache.store import Store
     from tca.cli.late_line import LateLine
     from tca.console import print_json
-    from tca.extract.failures import report_failures
 
     with LateLine(f"merge into {out}", "MB") as line:
 

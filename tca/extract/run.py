@@ -16,6 +16,7 @@ import torchvision
 import transformers
 
 import tca
+from tca.cache.failures import report_failures
 from tca.cache.files import sole_writer
 from tca.cache.layout import RowTable, Status, StoreSpec, Stream, rows_per_shard, status_words
 from tca.cache.store import Store
@@ -26,7 +27,6 @@ from tca.extract.annotations import Annotations, read_annotations, require_video
 from tca.extract.backbones.pair import Backbones
 from tca.extract.config import FRAMES, SEGMENTS, ExtractConfig, Stage1Config
 from tca.extract.engine import run_local
-from tca.extract.failures import report_failures
 from tca.extract.worker import STEPS, Job, Progress
 
 VIEWS = [{"crop": "whole", "offset": 0.0, "flip": False}]

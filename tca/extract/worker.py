@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tca.cache.failures import Failure, write_failures
 from tca.cache.format import Array
 from tca.cache.layout import Status, feature_arrays
 from tca.cache.types import encode, finite, to_numpy
@@ -28,7 +29,6 @@ from tca.errors import TcaError
 from tca.extract.backbones.pair import Backbones
 from tca.extract.config import ExtractConfig, Stage1Config
 from tca.extract.decoding import VideoError, decode
-from tca.extract.failures import Failure, keep_reasons
 from tca.extract.geometry import squares
 
 STEPS = ("decode", "map", "write")
@@ -251,6 +251,6 @@ def _mapped(
 
 def _commit(writer: StoreWriter, number: int, shard: _Shard) -> float:
     started = time.perf_counter()
-    keep_reasons(writer.path, number, shard.failures)
+    write_failures(writer.path, number, shard.failures)
     writer.commit(number, shard.features, np.array(shard.status, dtype=np.uint8))
     return time.perf_counter() - started

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from example_store import Example, contents
 
+from tca.cache.failures import Failure, write_failures
 from tca.cache.info import describe
 from tca.cache.layout import Status
-from tca.cache.reasons import write_reasons
 from tca.cache.store import Store
 
 
@@ -54,10 +54,10 @@ def test_failures_are_counted_by_reason(tmp_path: Path) -> None:
     example.write()
     reasons = {1: "no frames", 2: "no frames", 9: "hung", 10: ""}
     for shard, rows in ((0, (1, 2)), (1, (9, 10))):
-        entries = [{"row": row, "file": "x", "reason": reasons[row]} for row in rows]
-        write_reasons(example.path, shard, entries)
+        entries = [Failure(row, "x", reasons[row]) for row in rows]
+        write_failures(example.path, shard, entries)
     # Left by a run whose shard was taken away since then.
-    write_reasons(example.path, 2, [{"row": 20, "file": "x", "reason": "old"}])
+    write_failures(example.path, 2, [Failure(20, "x", "old")])
     assert describe(Store.open(example.path))["reasons"] == {"no frames": 2, "hung": 1}
 
 

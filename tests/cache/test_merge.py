@@ -15,10 +15,10 @@ import merging
 import pytest
 from example_store import Example, contents, read_all
 
+from tca.cache.failures import Failure, failures_file, write_failures
 from tca.cache.files import sole_writer
 from tca.cache.layout import Status
 from tca.cache.merge import merge
-from tca.cache.reasons import reasons_file, write_reasons
 from tca.cache.verify import verify
 from tca.errors import TcaError, UsageError
 
@@ -39,8 +39,8 @@ def part(folder: Path, ending: str, *shards: int, **changes: Any) -> Path:
         writer = store.writer()
         for shard in shards:
             rows = writer.shard_rows(shard)
-            failed = [{"row": r, "file": "x", "reason": f"r{r}"} for r in FAILED if r in rows]
-            write_reasons(store.path, shard, failed)
+            failed = [Failure(r, "x", f"r{r}") for r in FAILED if r in rows]
+            write_failures(store.path, shard, failed)
             store.commit(writer, shard)
     return store.path
 
@@ -162,11 +162,13 @@ def test_a_damaged_shard_is_not_taken_over(tmp_path: Path, ending: str) -> None:
 def test_why_rows_failed_comes_along(tmp_path: Path, ending: str) -> None:
     a, b = part(tmp_path / "a", ending, 0), part(tmp_path / "b", ending, 1, 2)
     # What was left by a run that had other failures.
-    write_reasons(a, 2, [{"row": 20, "file": "", "reason": "old"}])
-    reasons_file(b, 2).unlink()
+    write_failures(a, 2, [Failure(20, "", "old")])
+    failures_file(b, 2).unlink()
     merge(a, [b])
-    assert [entry["row"] for entry in json.loads(reasons_file(a, 1).read_text())] == [*range(8, 16)]
-    assert not reasons_file(a, 2).exists()
+    assert [entry["row"] for entry in json.loads(failures_file(a, 1).read_text())] == [
+        *range(8, 16)
+    ]
+    assert not failures_file(a, 2).exists()
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from drawn_video import write_video
 
+from tca.cache.failures import Failure, write_failures
 from tca.cache.files import sole_writer
 from tca.cache.layout import RowTable, Status, StoreSpec, Stream
-from tca.cache.reasons import write_reasons
 from tca.cache.writer import StoreWriter
 from tca.cli import run
 
@@ -53,8 +53,8 @@ def write(path: Path, *shards: int, kind: str = "float16", noise: float = 0.0) -
             values = [np.random.default_rng(row).normal(size=(8, 5)) for row in rows]
             moved = [(v * (1 + noise)).astype(kind) for v in values]
             features = [v if ok else None for v, ok in zip(moved, good, strict=True)]
-            failed = [{"row": r, "file": "x", "reason": "no frames"} for r in (5, 6) if r in rows]
-            write_reasons(path, shard, failed)
+            failed = [Failure(r, "x", "no frames") for r in (5, 6) if r in rows]
+            write_failures(path, shard, failed)
             status = np.where(good, Status.OK, Status.UNREADABLE).astype(np.uint8)
             writer.commit(shard, {"motion": features}, status)
     return path

@@ -1,7 +1,8 @@
 """Why rows failed: kept beside the store, whole whatever happens in between.
 
 A store has room for a status, not for the decoder's words. They are written for each shard before
-the shard is committed, so that a run that is killed and continued lists them all.
+the shard is committed (`STORE.failures/SHARD.json`), so that a run that is killed and continued
+lists them all.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,19 +28,48 @@ class Failure:
     reason: str
 
 
-def keep_reasons(store: Path, shard: int, failures: Sequence[Failure]) -> None:
-    """Write the reasons of one shard; called before the shard is committed.
+def failures_file(store: Path, shard: int) -> Path:
+    """Return where the failures of one shard are."""
+    return store.with_name(store.name + ".failures") / f"{shard:06d}.json"
+
+
+def write_failures(store: Path, shard: int, failures: Sequence[Failure]) -> None:
+    """Write the failures of one shard; called before the shard is committed.
 
     Raises:
         TcaError: disk full or not writable.
     """
-    path = _reasons(store, shard)
+    path = failures_file(store, shard)
     if failures:
         # In ASCII: the name of a file need not be valid text.
         text = json.dumps([asdict(failure) for failure in failures])
         write_atomic(path, [text.encode()])
     else:
         remove(path)
+
+
+def read_failures(store: Path, shards: Iterable[int]) -> dict[int, Failure]:
+    """Return what is known of the failed rows of some shards, by row number."""
+    known: dict[int, Failure] = {}
+    for shard in shards:
+        try:
+            entries = json.loads(failures_file(store, shard).read_text(encoding="utf-8"))
+            known |= {failure.row: failure for failure in (Failure(**entry) for entry in entries)}
+        except (OSError, ValueError, TypeError):
+            # The statuses are in the store; a lost explanation is no reason to stop.
+            continue
+    return known
+
+
+def failed_rows(store: Store) -> tuple[list[int], dict[int, Failure]]:
+    """Return the numbers of the failed rows, ascending, and what is known of them."""
+    done = (Status.OK, Status.NOT_EXTRACTED)
+    failed = [row for row, status in enumerate(store.status.tolist()) if status not in done]
+    if not isinstance(store.path, Path):
+        return failed, {}
+    shards = dict.fromkeys(row // store.rows_per_shard for row in failed)
+    known = read_failures(store.path, shards)
+    return failed, {row: known[row] for row in failed if row in known}
 
 
 def report_failures(store: Store) -> Path | None:
@@ -49,19 +79,10 @@ def report_failures(store: Store) -> Path | None:
         TcaError: disk full or not writable.
     """
     report = store.folder.with_name(store.folder.name + ".failures.csv")
-    failed = [
-        row
-        for row, status in enumerate(store.status.tolist())
-        if status not in (Status.OK, Status.NOT_EXTRACTED)
-    ]
+    failed, known = failed_rows(store)
     if not failed:
         remove(report)
         return None
-    known = {
-        failure.row: failure
-        for shard in sorted({row // store.rows_per_shard for row in failed})
-        for failure in _read(_reasons(store.folder, shard))
-    }
     text = io.StringIO(newline="")
     table = csv.writer(text)
     table.writerow(["row", "id", "view", "status", "reason", "file"])
@@ -71,16 +92,3 @@ def report_failures(store: Store) -> Path | None:
         table.writerow([row, store.ids[row], store.view[row], words, failure.reason, failure.file])
     write_atomic(report, [text.getvalue().encode(errors="surrogateescape")])
     return report
-
-
-def _reasons(store: Path, shard: int) -> Path:
-    return store.with_name(store.name + ".failures") / f"{shard:06d}.json"
-
-
-def _read(path: Path) -> list[Failure]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return [Failure(**entry) for entry in found]
-    except (OSError, ValueError, TypeError):
-        # The statuses are in the store; a lost explanation is no reason to stop.
-        return []
