@@ -18,7 +18,7 @@ import click
 from limited_epochs import FILES
 from made_rows import MadeRows, write_store
 from memory_group import NoGroupError, run_limited
-from report import Numbers, Report, common_options, working_folder
+from report import Numbers, Report, common_options, run, working_folder
 
 from tca.cache.formats import FORMATS
 
@@ -45,7 +45,9 @@ def main(
     folder: Path | None,
 ) -> None:
     made = {"semantic": MadeRows(rows, semantic), "motion": MadeRows(rows, motion)}
-    gigabytes = sum(some.row_bytes for some in made.values()) * rows / 1e9
+    row_bytes = sum(some.row_bytes for some in made.values())
+    gigabytes = row_bytes * rows / 1e9
+    size = len(FORMATS) * row_bytes * rows
     settings = {
         "rows": rows,
         "store_gb": round(gigabytes, 1),
@@ -58,7 +60,7 @@ def main(
     table = []
     script = str(Path(__file__).with_name("limited_epochs.py"))
     numbers = [str(number) for number in (batch, rounds, buffer_blocks)]
-    with working_folder(folder, keep) as place:
+    with working_folder(folder, keep, size) as place:
         for store_format in FORMATS:
             path = place / f"train.{store_format}"
             write_store(path, made, store_format)
@@ -71,13 +73,12 @@ def main(
             limit = turns[FILES]
             for name, speeds in turns.items():
                 ratio = statistics.median(a / b for a, b in zip(speeds, limit, strict=True))
-                row_bytes = gigabytes / rows
                 speed = statistics.median(speeds)
-                table.append([f"{store_format}, {name}", speed, speed * row_bytes, ratio])
+                table.append([f"{store_format}, {name}", speed, speed * row_bytes / 1e9, ratio])
     columns = ["reader", "rows/s", "GB/s", "share of the files' speed"]
     report.table(f"Epochs of {gigabytes:.1f} GB in {memory:g} GiB of memory", columns, table)
     report.show(output)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

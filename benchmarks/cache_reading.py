@@ -27,7 +27,7 @@ import torch
 from made_rows import Array, MadeRows, numbers_of
 from measuring import drop_file_cache, read_files, take_turns, use_cores
 from reading import RandomReader, Read, Reader, StreamReader
-from report import Numbers, Report, common_options, working_folder
+from report import Numbers, Report, common_options, run, working_folder
 
 from tca.console import note
 
@@ -227,6 +227,8 @@ def main(
     folder: Path | None,
 ) -> None:
     chosen = [reader for reader in READERS if not only or reader.name.startswith(only)]
+    if not chosen:
+        raise click.UsageError(f"no --reader begins so; there are {', '.join(map(_name, READERS))}")
     there = [reader for reader in chosen if not missing(reader)]
     threads = use_cores(threads)
     torch.set_num_threads(threads)
@@ -235,7 +237,7 @@ def main(
     report = Report("cache_reading", settings)
     warm: Speeds = {}
     cold: Speeds = {}
-    with working_folder(folder, keep) as place:
+    with working_folder(folder, keep, int(2.1 * rows * made.row_bytes)) as place:
         bench = Bench(place, made, batch, threads, rounds, seconds)
         for files in dict.fromkeys(reader.files for reader in there):
             note(f"{files} …")
@@ -263,6 +265,10 @@ def main(
         if missing(reader)
     ]
     report.show(output)
+
+
+def _name(reader: type[Reader]) -> str:
+    return reader.name
 
 
 COLUMNS = ["reader", "rows/s", "limit beside it", "share of the limit"]
@@ -294,4 +300,4 @@ def _bars(readers: list[type[Reader]], speeds: Speeds) -> Iterator[list[Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

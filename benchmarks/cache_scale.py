@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 from made_rows import MadeRows, made_spec, write_store
 from measuring import seconds
-from report import Numbers, Report, common_options, working_folder
+from report import Numbers, Report, common_options, run, working_folder
 
 from tca.cache.creation import create_store
 from tca.cache.formats import FORMATS, SUFFIXES
@@ -106,4 +106,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

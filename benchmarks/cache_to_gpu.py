@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from made_rows import MadeRows, made_spec
 from measuring import seconds, take_turns
-from report import Report, common_options, working_folder
+from report import Report, common_options, run, working_folder
 
 from tca.cache.config import LoaderConfig
 from tca.cache.layout import Status
@@ -135,4 +135,4 @@ def _per_second(rows: int, work: Callable[[], None]) -> Callable[[], float]:
 
 
 if __name__ == "__main__":
-    command()
+    run(command)

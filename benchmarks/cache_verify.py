@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from made_rows import MadeRows, write_store
 from measuring import forget_files, read_files, seconds, take_turns, use_cores
-from report import Numbers, Report, common_options, working_folder
+from report import Numbers, Report, common_options, run, working_folder
 
 from tca.cache.formats import FORMATS
 from tca.cache.verify import verify
@@ -77,8 +77,9 @@ def main(
     cores = use_cores(cores)
     made = {"semantic": MadeRows(rows, semantic), "motion": MadeRows(rows, motion)}
     report = Report("cache_verify", {"rows": rows, "cores": cores, "rounds": rounds})
+    size = len(FORMATS) * sum(some.rows * some.row_bytes for some in made.values())
     table = []
-    with working_folder(folder, keep) as place:
+    with working_folder(folder, keep, size) as place:
         for store_format in FORMATS:
             path = place / f"train.{store_format}"
             write_store(path, made, store_format)
@@ -98,4 +99,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

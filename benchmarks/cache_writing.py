@@ -23,7 +23,7 @@ import numpy as np
 import zarr
 from made_rows import Array, MadeRows, made_spec
 from measuring import files_under, seconds, take_turns
-from report import Numbers, Report, common_options, working_folder
+from report import Numbers, Report, common_options, run, working_folder
 from typing_extensions import override
 
 from tca.cache.creation import create_store
@@ -269,4 +269,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,21 +16,40 @@ from typing import Any
 import click
 
 from tca.console import note, print_json, print_table
+from tca.errors import TcaError
 
 
 @contextmanager
-def working_folder(folder: Path | None, keep: bool) -> Iterator[Path]:
-    """Yield a folder of our own under `folder`, deleted at the end unless `keep`."""
+def working_folder(folder: Path | None, keep: bool, size: int = 0) -> Iterator[Path]:
+    """Yield a folder of our own under `folder`, deleted at the end unless `keep`.
+
+    Raises:
+        TcaError: fewer than `size` bytes are free there.
+    """
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix="tca-benchmark-", dir=folder))
     try:
+        free = shutil.disk_usage(made).free
+        if free < size:
+            raise TcaError(
+                f"{size / 1e9:.1f} GB are needed at {made.parent}, and {free / 1e9:.1f} GB are "
+                "free; choose another --folder or fewer --rows."
+            )
         yield made
     finally:
         if keep:
             note(f"kept: {made}")
         else:
             shutil.rmtree(made, ignore_errors=True)
+
+
+def run(command: Callable[[], None]) -> None:
+    """Run a benchmark; what a user can put right is told in one sentence."""
+    try:
+        command()
+    except TcaError as error:
+        sys.exit(f"error: {error}")
 
 
 def common_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -21,7 +21,6 @@ from tca.cache.watched_files import WatchedFiles
 from tca.cache.zarr_metadata import (
     GROUP,
     Metadata,
-    check_version,
     is_plain,
     metadata_from,
     metadata_name,
@@ -52,7 +51,6 @@ class LibraryZarr(Format):
         Raises:
             TcaError: it lacks something that a store has, or its labels or ids are damaged.
         """
-        _check_attributes(path, metadata)
         # tca writes zeros too; others may leave out chunks of nothing else, and views are that.
         lenient = {"status"} if is_plain(metadata) else {"status", "view"}
         files = LocalStore(path, read_only=True) if isinstance(path, Path) else zarr_store(path)
@@ -243,21 +241,6 @@ def _called(path: Path | str, array: str, read: Callable[[], Any]) -> Any:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _check_attributes(path: Path | str, metadata: Metadata) -> None:
-    attributes = metadata[GROUP].get("attributes")
-    check_version(str(path), attributes)
-    assert isinstance(attributes, dict)
-    kinds = {"split": str, "classes": list, "grid": list, "identity": dict, "record": dict}
-    wrong = [name for name, kind in kinds.items() if not isinstance(attributes.get(name), kind)]
-    if not wrong and len(attributes["grid"]) != 2:
-        wrong = ["grid"]
-    if wrong:
-        raise TcaError(
-            f"{path} lacks attributes that a store has, or they are of another kind: "
-            f"{', '.join(wrong)}; docs/cache.md says what they are."
-        )
 
 
 def _check_shapes(path: Path | str, arrays: Mapping[str, Any]) -> int:

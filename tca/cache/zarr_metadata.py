@@ -52,7 +52,7 @@ def metadata_from(
         sums: sha256 by the same names; empty: nothing to check by.
     """
     metadata: Metadata = {GROUP: _read(store, read, GROUP, sums)}
-    check_version(str(store), metadata[GROUP].get("attributes"))
+    _check_attributes(store, metadata[GROUP].get("attributes"))
     for name in (*(there or STREAMS), *COLUMNS, "id", "status"):
         metadata[name] = _read(store, read, name, sums)
     for name in feature_arrays(feature_streams(store, metadata)):
@@ -78,6 +78,19 @@ def check_version(store: str, attributes: Any) -> None:
     if type(version) is not int or not 1 <= version <= LAYOUT_VERSION:
         raise TcaError(
             f"{store} has layout {version}, this tca reads 1 to {LAYOUT_VERSION}; update tca."
+        )
+
+
+def _check_attributes(store: Path | str, attributes: Any) -> None:
+    check_version(str(store), attributes)
+    kinds = {"split": str, "classes": list, "grid": list, "identity": dict, "record": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(attributes.get(name), kind)]
+    if not wrong and [type(size) for size in attributes["grid"]] != [int, int]:
+        wrong = ["grid"]
+    if wrong:
+        raise TcaError(
+            f"{store} lacks attributes that a store has, or they are of another kind: "
+            f"{', '.join(wrong)}; docs/cache.md says what they are."
         )
 
 

@@ -80,14 +80,17 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo(
-            "interrupted; run the same command again: tca extract goes on where it was, "
-            "all else starts anew.",
+            "interrupted; run the same command again: extract, cache convert and cache merge go on "
+            "where they were, all else starts anew.",
             err=True,
         )
         return 130
     except TcaError as error:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
+    except MemoryError:
+        click.echo("error: not enough memory; free some and run the command again.", err=True)
+        return 1
     except BrokenPipeError:
         # The reader of a pipe has left.
         _give_up_stdout()

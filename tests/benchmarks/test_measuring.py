@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 from run_benchmark import BENCHMARKS
 
+from tca.errors import TcaError
+
 
 @pytest.fixture(autouse=True)
 def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,3 +63,14 @@ def test_markdown_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
         "",
         "- cold",
     ]
+
+
+def test_too_little_room_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    from report import working_folder
+
+    with (
+        pytest.raises(TcaError, match=r"1000000\.0 GB are needed at .*; choose another --folder"),
+        working_folder(tmp_path, keep=False, size=10**15),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []

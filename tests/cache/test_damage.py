@@ -1,5 +1,6 @@
 """Damage is an error that names file and row, never wrong numbers and never a dead process."""
 
+import json
 import os
 import resource
 import shutil
@@ -264,3 +265,21 @@ def test_too_many_open_files_is_no_damage(path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert "repair" not in str(error.value)
     assert len(store.read("semantic", [8])) == 1
+
+
+@pytest.mark.parametrize("name", ["split", "classes", "grid", "identity", "record"])
+@pytest.mark.parametrize("value", [None, 7])
+def test_attributes_that_somebody_took_or_changed_are_named(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    example = Example(tmp_path / "train.zarr")
+    example.write()
+    (tmp_path / "tca.sums").unlink()
+    file = example.path / "zarr.json"
+    group = json.loads(file.read_text())
+    del group["attributes"][name]
+    if value is not None:
+        group["attributes"][name] = value
+    file.write_text(json.dumps(group))
+    with pytest.raises(TcaError, match=f"lacks attributes .+: {name}; docs/cache.md"):
+        Store.open(example.path)
