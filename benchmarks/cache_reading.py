@@ -228,7 +228,9 @@ def main(
 ) -> None:
     chosen = [reader for reader in READERS if not only or reader.name.startswith(only)]
     if not chosen:
-        raise click.UsageError(f"no --reader begins so; there are {', '.join(map(_name, READERS))}")
+        raise click.UsageError(
+            f"no --reader begins so; there are: {'; '.join(map(_name, READERS))}"
+        )
     there = [reader for reader in chosen if not missing(reader)]
     threads = use_cores(threads)
     torch.set_num_threads(threads)
