@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tca.cache import pages
 from tca.cache.format import Array
 from tca.cache.layout import SCALE, FeatureArray, Stream, feature_arrays
 from tca.cache.types import from_numpy
@@ -52,7 +53,8 @@ class Buffers:
         except IndexError:
             memory = np.empty(0, dtype=np.uint8)
         if memory.nbytes < wanted or memory.nbytes == 0:
-            memory = np.empty(max(rows, self._rows) * what.row_bytes, dtype=np.uint8)
+            size = max(rows, self._rows) * what.row_bytes
+            memory = pages.empty((size,), np.dtype(np.uint8))
         # The tensor's storage holds this array for as long as any tensor shares it.
         lent = memory[:wanted].view(what.dtype).reshape(shape)
         weakref.finalize(lent, free.append, memory).atexit = False

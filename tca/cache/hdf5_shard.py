@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from io import FileIO, RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ import h5py
 import numpy as np
 from crc32c import crc32c
 from h5py import h5d, h5f, h5p, h5s, h5t
-from typing_extensions import override
 
 from tca.cache.files import replacing
 from tca.cache.format import ABSENT, Array, DamageError, Extents
 from tca.cache.hdf5_guard import open_array, open_own, opened, opened_shard
+from tca.cache.hdf5_sink import Sink
 from tca.cache.layout import FeatureArray
 from tca.cache.zarr_shard import row_view
 
@@ -58,7 +57,7 @@ def write_shard(
         TcaError: disk full, read-only or otherwise not writable; nothing is left behind.
     """
     with replacing(file) as target:
-        sink = _Sink(target)
+        sink = Sink(target)
         try:
             with h5py.File(sink, "w", libver=LIBVER) as group:
                 _write_group(group, arrays, held, features, status)
@@ -146,11 +145,12 @@ def read_extents(file: Path, array: str, what: FeatureArray, rows: int) -> Exten
         if not _is_plain(group, data_set, what):
             return None
         offsets = np.full(rows, ABSENT, dtype=np.int64)
-        end = os.stat(file).st_size - what.row_bytes
+        size = what.row_bytes
+        end = os.stat(file).st_size - size
 
         def found(chunk: h5d.StoreInfo) -> None:
             row, *inner = chunk.chunk_offset
-            fits = chunk.size == what.row_bytes and 0 < chunk.byte_offset <= end
+            fits = chunk.size == size and 0 < chunk.byte_offset <= end
             if not fits or row >= rows or any(inner):
                 # Raising in here would end in HDF5's words instead of ours.
                 bad.append(chunk)
@@ -241,48 +241,3 @@ def _is_plain(group: h5f.FileID, data_set: h5d.DatasetID, what: FeatureArray) ->
         and data_set.dtype == what.dtype.newbyteorder("<")
         and group.get_create_plist().get_userblock() == 0
     )
-
-
-class _Sink(RawIOBase):
-    """The file that HDF5 writes. An error is kept until HDF5 has closed it and written no more.
-
-    HDF5 cannot give up a file whose last bytes it could not write: it would stay open and be
-    tried again when the process ends.
-    """
-
-    def __init__(self, file: FileIO) -> None:
-        self._file = file
-        self.error: BaseException | None = None
-
-    @override
-    def seekable(self) -> bool:
-        return True
-
-    @override
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    @override
-    def readinto(self, buffer: Any) -> int | None:
-        return self._file.readinto(buffer)
-
-    @override
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        size = len(view)
-        try:
-            while view and self.error is None:
-                view = view[self._file.write(view) :]
-        except BaseException as error:
-            # Ctrl-C too: nothing may get through HDF5.
-            self.error = error
-        return size
-
-    @override
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            if self.error is None:
-                self._file.truncate(size)
-        except BaseException as error:
-            self.error = error
-        return size or 0

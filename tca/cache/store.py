@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tca.cache import pages
 from tca.cache.format import Array, DamageError, reading_failed
 from tca.cache.formats import open_format
 from tca.cache.layout import FeatureShapes, RowTable, Status, Stream, status_words
@@ -163,11 +164,11 @@ class Store:
         what = self.format.arrays[array]
         shape = (len(rows), *what.row_shape)
         if out is None:
-            out = np.empty(shape, dtype=what.dtype)
+            out = pages.empty(shape, what.dtype)
         elif out.shape != shape or out.dtype != what.dtype:
             raise ValueError(f"out is {out.dtype} {out.shape}, {array} rows are {what}")
         self._require_features(rows)
-        target = out if out.flags.c_contiguous else np.empty(shape, dtype=what.dtype)
+        target = out if out.flags.c_contiguous else pages.empty(shape, what.dtype)
         try:
             self._reader.read(array, rows, target, check=check)
         except RowError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tca.cache import pages
 from tca.cache.format import ABSENT, Array, DamageError, Format
 from tca.cache.layout import FeatureArray, Status
 from tca.cache.row_reader import RowError, RowReader
@@ -217,7 +218,7 @@ def _bad_rows(
 
     `step` rows are read at once.
     """
-    buffer = np.empty((min(step, len(rows)), *what.row_shape), what.dtype)
+    buffer = pages.empty((min(step, len(rows)), *what.row_shape), what.dtype)
     start = 0
     while start < len(rows):
         block = rows[start : start + step]
