@@ -29,6 +29,7 @@ from measuring import drop_file_cache, read_files, take_turns, use_cores
 from reading import RandomReader, Read, Reader, StreamReader
 from report import Numbers, Report, common_options, run, working_folder
 
+from tca.cache import pages
 from tca.console import note
 
 READERS: tuple[type[Reader], ...] = (
@@ -59,7 +60,9 @@ class Bench:
         self.folder, self.made = folder, made
         self.batch, self.threads, self.rounds, self.seconds = batch, threads, rounds, seconds
         self.order = np.random.default_rng(1).permutation(made.rows)
-        self.buffer = np.ones((batch, *made.shape), np.float16)
+        # As a loader's batches and torch's tensors are: see tca.cache.pages.
+        self.buffer = pages.empty((batch, *made.shape), np.dtype(np.float16))
+        self.buffer.fill(1)
         self.cold_way = ""
         self._limit_folder = folder / "limit"
         self._limit_folder.mkdir()

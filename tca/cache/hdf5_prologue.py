@@ -20,7 +20,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from crc32c import crc32c
+from awscrt.checksums import crc32c
 from h5py import h5d, h5f, h5o
 
 from tca.cache.format import Array, DamageError

@@ -20,7 +20,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from crc32c import crc32c
+from awscrt.checksums import crc32c
 from h5py import h5d, h5f, h5p, h5s, h5t
 
 from tca.cache.files import replacing

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
-from crc32c import crc32c
+from awscrt.checksums import crc32c
 
 from tca.cache.format import ABSENT, Array, DamageError, Format
 from tca.cache.row_files import UNKNOWN, OpenFile, OpenFiles, RowFiles
@@ -145,13 +145,19 @@ class _Part:
     ) -> None:
         self._format, self._files, self._array = store_format, files, array
         self._rows, self._out = rows, out
-        self._numbers, self._places = rows.tolist(), places.tolist()
-        self._shards: list[int] = (rows // store_format.spec.rows_per_shard).tolist()
-        self._flat = memoryview(out.reshape(-1).view(np.uint8).data)
+        self._places = places
+        self._shards = rows // store_format.spec.rows_per_shard
         self._width = out.nbytes // len(out)
+        flat = memoryview(out.reshape(-1).view(np.uint8).data)
+        starts = (places * self._width).tolist()
+        # All there is to make is made before the first row is read: see above.
+        self._views = [flat[start : start + self._width] for start in starts]
         # Where the checksums lie behind the rows, the call that reads a row brings its own.
-        self._gap = CHECKSUM_BYTES if store_format.checksum_behind_row else 0
-        self._tails = memoryview(bytearray(self._gap * len(rows)))
+        self._gap = gap = CHECKSUM_BYTES if store_format.checksum_behind_row else 0
+        self._checksums = memoryview(bytearray(gap * len(rows)))
+        self._tails = [
+            self._checksums[gap * i : gap * (i + 1)] for i in range(len(rows) if gap else 0)
+        ]
 
     def read(self, check: bool) -> None:
         """Read all rows; raises RowError of the first that cannot be read."""
@@ -159,33 +165,41 @@ class _Part:
         offsets = self._files.offset[self._rows]
         bounds = self._runs(offsets)
         starts: list[int] = offsets.tolist()
+        shards: list[int] = self._shards.tolist()
+        views, preadv = self._views, os.preadv
+        tailed = check and self._gap > 0
+        alone = [
+            [*pair] for pair in (zip(views, self._tails, strict=True) if tailed else zip(views))
+        ]
+        wanted = self._width + self._gap * tailed
         shard, file = -1, None
         summed: list[int] = []
         sums: list[int] = []
         first = 0
         try:
             for first, end in pairwise(bounds):
-                if self._shards[first] != shard:
-                    shard = self._shards[first]
+                if shards[first] != shard:
+                    shard = shards[first]
                     file = self._files.file(shard)
                 if file is None:
                     self._read_through_library(first, end)
                     continue
-                views = [self._view(number) for number in range(first, end)]
-                if starts[first] != ABSENT:
-                    self._read_run(file, views, first, starts[first], check)
-                else:
-                    views[0][:] = bytes(self._width)
+                if starts[first] == ABSENT:
+                    views[first][:] = bytes(self._width)
                     if self._gap:
                         continue
+                elif end - first > 1:
+                    self._read_run(file, first, end, starts[first])
+                elif preadv(file.descriptor, alone[first], starts[first]) != wanted:
+                    _read_fully(file.descriptor, alone[first], starts[first])
                 if check:
-                    for number, view in enumerate(views, first):
+                    for number in range(first, end):
                         summed.append(number)
-                        sums.append(crc32c(view))
+                        sums.append(crc32c(views[number]))
         except (DamageError, OSError) as error:
             # A row before it may be damaged too, and is to be named then.
             self._compare(summed, sums)
-            raise RowError(self._numbers[first], error) from None
+            raise RowError(int(self._rows[first]), error) from None
         except RowError:
             self._compare(summed, sums)
             raise
@@ -193,8 +207,10 @@ class _Part:
 
     def _look_up(self) -> None:
         """Learn where the rows lie, shard by shard; what fails here fails again when it is read."""
-        unknown = self._rows[self._files.offset[self._rows] == UNKNOWN]
-        for shard in np.unique(unknown // self._format.spec.rows_per_shard).tolist():
+        unknown = self._files.offset[self._rows] == UNKNOWN
+        if not unknown.any():
+            return
+        for shard in np.unique(self._shards[unknown]).tolist():
             try:
                 self._files.file(shard)
             except (DamageError, OSError):
@@ -204,10 +220,12 @@ class _Part:
         """Return the bounds of runs of rows that lie one behind the other, short ones."""
         most = max(1, min(MAX_RUN, RUN_BYTES // self._width))
         together = np.diff(offsets) == self._width + self._gap
-        together &= np.diff(self._shards) == 0
         # Rows without a place are each alone; those that a library reads are a shard's together.
         together &= (offsets[1:] >= 0) & (offsets[:-1] >= 0)
-        together |= (offsets[1:] == UNKNOWN) & (np.diff(self._shards) == 0)
+        together |= offsets[1:] == UNKNOWN
+        together &= np.diff(self._shards) == 0
+        if not together.any():
+            return list(range(len(offsets) + 1))
         bounds = [0]
         for end in [*(np.flatnonzero(~together) + 1).tolist(), len(offsets)]:
             while end - bounds[-1] > most and offsets[bounds[-1]] != UNKNOWN:
@@ -215,23 +233,13 @@ class _Part:
             bounds.append(end)
         return bounds
 
-    def _view(self, number: int) -> memoryview:
-        start = self._places[number] * self._width
-        return self._flat[start : start + self._width]
-
-    def _read_run(
-        self, file: OpenFile, views: list[memoryview], first: int, offset: int, check: bool
-    ) -> None:
-        """Read neighbouring rows, and what lies behind each if that is wanted or in the way."""
-        gap = self._gap
-        if gap and (check or len(views) > 1):
-            tails = self._tails[gap * first : gap * (first + len(views))]
-            if len(views) == 1:
-                views = [views[0], tails]
-            else:
-                parts = (tails[start : start + gap] for start in range(0, len(tails), gap))
-                views = [part for pair in zip(views, parts, strict=True) for part in pair]
-        _read_fully(file.descriptor, views, offset)
+    def _read_run(self, file: OpenFile, first: int, end: int, offset: int) -> None:
+        """Read neighbouring rows by one call, with what lies between them."""
+        buffers = self._views[first:end]
+        if self._gap:
+            pairs = zip(buffers, self._tails[first:end], strict=True)
+            buffers = [part for pair in pairs for part in pair]
+        _read_fully(file.descriptor, buffers, offset)
 
     def _read_through_library(self, first: int, end: int) -> None:
         places = self._places[first:end]
@@ -242,13 +250,13 @@ class _Part:
         if not summed:
             return
         if self._files.checksum is None:
-            expected = np.frombuffer(self._tails, dtype="<u4")
+            expected = np.frombuffer(self._checksums, dtype="<u4")
         else:
             expected = self._files.checksum[self._rows]
         wrong = np.flatnonzero(expected[summed] != np.array(sums, dtype=np.uint32))
         if len(wrong):
             reason = DamageError("the row's checksum does not hold")
-            raise RowError(self._numbers[summed[wrong[0]]], reason)
+            raise RowError(int(self._rows[summed[wrong[0]]]), reason)
 
 
 def _by_shard(ascending: Array, rows_per_shard: int) -> list[Array]:
@@ -269,9 +277,8 @@ def _is_cached(file: OpenFile, offset: int) -> bool:
 
 
 def _read_fully(descriptor: int, buffers: list[memoryview], offset: int) -> None:
-    wanted = sum(map(len, buffers))
     got = os.preadv(descriptor, buffers, offset)
-    if got == wanted:
+    if got == sum(map(len, buffers)):
         return
     # Rare: a signal, a network file system, or the end of the file.
     for buffer in buffers:

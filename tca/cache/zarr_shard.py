@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from crc32c import crc32c
+from awscrt.checksums import crc32c
 
 from tca.cache.format import ABSENT, Array, DamageError
 
