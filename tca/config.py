@@ -19,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tca.errors import UsageError
 
+MOST = 2**31 - 1
+"""Bound of counts that have no other: two of them multiplied still fit 64 bits."""
+
 
 class Section(BaseModel):
     """Base of every configuration section: immutable, unknown keys are errors."""

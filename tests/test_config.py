@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tca.config import load_config, read_yaml
+from tca.cache.config import LoaderConfig
+from tca.config import Section, load_config, read_yaml
 from tca.errors import UsageError
 from tca.fusion.train.config import TrainConfig
 
@@ -41,3 +42,22 @@ def test_anchors_and_merges_are_read(tmp_path: Path) -> None:
 def test_overrides_whose_value_is_no_yaml_are_named(value: str) -> None:
     with pytest.raises(UsageError, match=f"override 'seed={value[:2]}".replace("[", r"\[")):
         load_config(TrainConfig, None, [f"seed={value}"])
+
+
+@pytest.mark.parametrize(
+    ("schema", "key", "most"),
+    [
+        (LoaderConfig, "block_rows", 2**31 - 1),
+        (LoaderConfig, "buffer_blocks", 2**31 - 1),
+        (LoaderConfig, "prefetch", 1024),
+        (TrainConfig, "batch_size", 2**31 - 1),
+        (TrainConfig, "epochs", 2**31 - 1),
+    ],
+)
+def test_counts_that_no_machine_can_hold_are_refused(
+    schema: type[Section], key: str, most: int
+) -> None:
+    assert getattr(load_config(schema, None, [f"{key}={most}"]), key) == most
+    for value in (most + 1, 99999999999999999999):
+        with pytest.raises(UsageError, match=f"'{key}' to {value}: .*less than or equal to {most}"):
+            load_config(schema, None, [f"{key}={value}"])

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tca.config import Section
+from tca.config import MOST, Section
 
 
 class LoaderConfig(Section):
@@ -18,10 +18,16 @@ class LoaderConfig(Section):
         "read and mixed, for stores larger than the memory or on slow disks",
     )
     block_rows: int | None = Field(
-        None, ge=1, description="rows in one block; null: as many as the store has in a shard"
+        None,
+        ge=1,
+        le=MOST,
+        description="rows in one block; null: as many as the store has in a shard",
     )
     buffer_blocks: int = Field(
-        8, ge=1, description="blocks that are mixed with each other; two times as many are held"
+        8,
+        ge=1,
+        le=MOST,
+        description="blocks that are mixed with each other; two times as many are held",
     )
     residency: Literal["disk", "ram", "gpu", "auto"] = Field(
         "disk",
@@ -33,4 +39,4 @@ class LoaderConfig(Section):
         description="when a row is held against its checksum: whenever it is read from disk, the "
         "first time that this process reads it, or never",
     )
-    prefetch: int = Field(2, ge=0, description="batches made ahead of the one in use")
+    prefetch: int = Field(2, ge=0, le=1024, description="batches made ahead of the one in use")

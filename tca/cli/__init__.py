@@ -71,6 +71,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
+    _reopen_closed_streams()
     _prepare_libraries()
     try:
         tca_command.main(arguments, prog_name="tca", standalone_mode=False)
@@ -113,6 +114,19 @@ def run(arguments: list[str]) -> int:
 def _give_up_stdout() -> None:
     """Let stdout lead nowhere, or Python would complain again when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _reopen_closed_streams() -> None:
+    """Let streams that were closed (`>&-`) lead nowhere, for children too.
+
+    Otherwise the next file that is opened takes their number, and what is printed lands in it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # The system gives out the lowest number that is free: the one of this stream.
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode))
 
 
 def _prepare_libraries() -> None:

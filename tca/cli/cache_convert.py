@@ -10,6 +10,9 @@ import click
 from tca.cli.options import json_option, split_choice
 from tca.errors import UsageError
 
+ROWS_PER_SHARD = 65_536
+"""The most that can be asked for: a shard is held in memory, and is lost or copied as a whole."""
+
 
 def _range(
     ctx: click.Context, param: click.Parameter, value: str | None
@@ -41,7 +44,7 @@ def _range(
 )
 @click.option(
     "--rows-per-shard",
-    type=click.IntRange(1),
+    type=click.IntRange(1, ROWS_PER_SHARD),
     metavar="N",
     help="Rows in one shard.  [default: as in SOURCE]",
 )
@@ -98,20 +101,25 @@ def convert(
     ids = None if ids_file is None else read_ids(ids_file)
     changes = Changes(stored, rows_per_shard, stream, Selection(rows, ids, only_ok))
     documents = []
-    for source_path, target_path in _pairs(source, target, splits):
-        place = as_place(target_path)
-        if not isinstance(place, Path):
-            raise UsageError(f"{target_path} is a URL; TARGET must be on a disk of this machine.")
-        done = convert_store(source_path, place, changes, store_format)
-        report_failures(Store.open(place))
-        documents.append(done.to_json())
-        if not as_json:
-            later = f", {done.missing} to come when {done.source} has them" * bool(done.missing)
-            failed = f", {done.failed} without features" * bool(done.failed)
-            size = f"{done.bytes / 1e6:.1f} MB as {done.format}"
-            click.echo(f"{done.rows} rows{failed}{later}, {size}: {place}")
-    if as_json:
-        print_json(documents)
+    try:
+        for source_path, target_path in _pairs(source, target, splits):
+            place = as_place(target_path)
+            if not isinstance(place, Path):
+                raise UsageError(
+                    f"{target_path} is a URL; TARGET must be on a disk of this machine."
+                )
+            done = convert_store(source_path, place, changes, store_format)
+            report_failures(Store.open(place))
+            documents.append(done.to_json())
+            if not as_json:
+                later = f", {done.missing} to come when {done.source} has them" * bool(done.missing)
+                failed = f", {done.failed} without features" * bool(done.failed)
+                size = f"{done.bytes / 1e6:.1f} MB as {done.format}"
+                click.echo(f"{done.rows} rows{failed}{later}, {size}: {place}")
+    finally:
+        # Splits before one that failed are done and stay.
+        if as_json and documents:
+            print_json(documents)
 
 
 def _pairs(source: str, target: str, splits: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from tca.cache.verify import Verification
 
 
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Refuse what every difference is within: `nan`, `inf`."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} allows anything; give a number such as 0.01.")
+    return value
+
+
 @click.command("verify")
 @click.argument("stores", metavar="STORE...", nargs=-1, required=True)
 @click.option(
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--tolerance",
     type=click.FloatRange(0),
+    callback=_finite,
     help="With --against: how far a row may be off, relative to its largest magnitude.  "
     "[default: 8 roundings of the coarser stored type, for float16 0.0039]",
 )

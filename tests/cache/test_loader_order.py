@@ -197,3 +197,10 @@ def test_windows_larger_than_the_memory_are_refused(
     monkeypatch.setattr(loader_module, "available_memory", lambda: 1000)
     with pytest.raises(TcaError, match=r"two windows of 1\d rows.*lower loader\.buffer_blocks"):
         list(Loader(store, store.ready(), 3, seed=0, config=BLOCKS).epoch(0))
+
+
+def test_the_largest_counts_that_a_configuration_may_name_are_one_batch(store: Store) -> None:
+    most = 2**31 - 1
+    config = LoaderConfig(shuffle="blocks", block_rows=most, buffer_blocks=most, prefetch=1024)
+    ((batch,),) = steps(store, config, most, 1)
+    assert sorted(batch.rows.tolist()) == store.ready().tolist()

@@ -281,6 +281,8 @@ def test_merge_and_what_it_says(
         (["verify", "a", "b", "--against", "c"], "name one"),
         (["verify", "a", "--tolerance", "0.1"], "--tolerance is for --against"),
         (["verify", "a", "--against", "b", "--tolerance", "-1"], "--tolerance"),
+        (["verify", "a", "--against", "b", "--tolerance", "nan"], "nan allows anything"),
+        (["verify", "a", "--against", "b", "--tolerance", "inf"], "inf allows anything"),
         (["verify"], "Missing argument"),
         (["merge", "a"], "Missing argument"),
         (["merge", "a", "a"], "nothing to merge into a"),
@@ -299,6 +301,22 @@ def test_wrong_usage(
     assert run(["cache", *arguments]) == 2
     assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [["info"], ["verify"], ["repair"], ["info", "--json"]])
+def test_closed_streams_change_no_exit_code(store: Path, command: list[str]) -> None:
+    before = every_file(Path("cache"))
+    program = "import sys; from tca.cli import main; main()"
+    typed = [sys.executable, "-c", program, "cache", *command]
+    for closed in (">&-", ">&- 2>&-", "<&- >&- 2>&-"):
+        for path, code in ((str(store), 0), ("nowhere", 1)):
+            line = f'exec "$@" {closed}'
+            done = subprocess.run(
+                ["sh", "-c", line, "sh", *typed, path], capture_output=True, text=True
+            )
+            assert (done.returncode, done.stdout) == (code, "")
+            assert "Traceback" not in done.stderr
+    assert every_file(Path("cache")) == before
 
 
 @pytest.mark.parametrize("name", ["info", "verify", "repair", "convert", "merge"])

@@ -82,6 +82,16 @@ def test_several_splits_at_once(folder: Path, capsys: pytest.CaptureFixture[str]
     assert [entry["done"] for entry in json.loads(capsys.readouterr().out)] == [0, 0]
 
 
+def test_splits_before_one_that_fails_are_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["cache", "convert", "cache/{split}.zarr", "new/{split}.zarr", "--json"]
+    assert run([*arguments, "--split", "train", "--split", "test"]) == 1
+    shown = capsys.readouterr()
+    assert [entry["split"] for entry in json.loads(shown.out)] == ["train"]
+    assert "there is no store at cache/test.zarr" in shown.err
+
+
 def test_rows_and_ids(folder: Path) -> None:
     # Of Windows, with a mark at its beginning; the last line has no end.
     (folder / "ids.txt").write_bytes("\ufeffclip 9\r\n\r\nclip 3\r\nclip 4".encode())
@@ -114,7 +124,8 @@ def test_rows_and_ids(folder: Path) -> None:
         (["cache/train.zarr", "new.zarr", "--ids", "empty.txt"], "has no ids"),
         (["cache/train.zarr", "new.zarr", "--ids", "bytes.txt"], "is not UTF-8"),
         (["cache/train.zarr", "new.zarr", "--stream", "semantic"], "no semantic stream"),
-        (["cache/train.zarr", "new.zarr", "--rows-per-shard", "0"], "x>=1"),
+        (["cache/train.zarr", "new.zarr", "--rows-per-shard", "0"], "1<=x<=65536"),
+        (["cache/train.zarr", "new.zarr", "--rows-per-shard", "100000000000"], "1<=x<=65536"),
         (["cache/train.zarr", "new.zarr", "--type", "float8"], "float8"),
     ],
 )

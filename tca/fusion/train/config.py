@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tca.config import Section
+from tca.config import MOST, Section
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -21,8 +21,8 @@ class TrainConfig(Section):
     folds: int | None = Field(
         None, ge=2, description="cross-validate inside the split with this many folds"
     )
-    epochs: int = Field(30, ge=1, description="passes over the training rows")
-    batch_size: int = Field(32, ge=1, description="rows a step")
+    epochs: int = Field(30, ge=1, le=MOST, description="passes over the training rows")
+    batch_size: int = Field(32, ge=1, le=MOST, description="rows a step")
     lr: float = Field(5e-4, gt=0, description="highest learning rate of AdamW")
     weight_decay: float = Field(
         0.05, ge=0, description="of weight matrices; never of norms, biases, gates"
