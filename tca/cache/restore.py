@@ -17,7 +17,7 @@ from typing import Any
 from tca.cache.files import temporary_path, write_atomic, writing_failed
 from tca.cache.format import DamageError, Format, reading_failed
 from tca.cache.formats import open_local, write_skeleton
-from tca.cache.layout import Status, StoreSpec
+from tca.cache.layout import SCALE, Status, StoreSpec
 from tca.cache.repair import aside
 from tca.cache.skeleton import (
     INDEX,
@@ -55,6 +55,8 @@ def restore_missing(path: Path, spec: StoreSpec) -> None:
     try:
         spec = replace(spec, rows_per_shard=_rows_per_shard(path, spec))
         names = _make(temporary, path, spec, missing)
+        # Without sums, only the lost metadata of a stream would tell that it has scales.
+        missing += [name for name in names if name not in missing and _of_stream(name) in missing]
         for name in set(skeleton_files(path)) - set(missing):
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path / name, temporary / name)
@@ -94,6 +96,11 @@ def _make(temporary: Path, path: Path, spec: StoreSpec, missing: Sequence[str]) 
         ):
             break
     return names
+
+
+def _of_stream(name: str) -> str:
+    """Return the file of a stream that goes with a file of its scales; others as they are."""
+    return name.replace(f"{SCALE}/", "/")
 
 
 def _damaged_record(path: Path) -> Mapping[str, Any] | None:

@@ -15,7 +15,7 @@ from tca.cache import pages
 from tca.cache.format import ABSENT, Array, DamageError, Format
 from tca.cache.layout import FeatureArray, Status
 from tca.cache.row_reader import RowError, RowReader
-from tca.cache.skeleton import Skeleton, check_skeleton
+from tca.cache.skeleton import MISSING, Skeleton, check_skeleton
 from tca.cache.sums import sums_path
 from tca.cache.threads import WORTH_SHARING, reading_threads
 
@@ -129,6 +129,7 @@ def verify(
         if check is not None:
             found.shards += 1
             found.problems += check.problems
+            found.problems += _lost(path, skeleton, shard)
             found.rows += check.rows
             found.bytes += check.bytes
         report(shard + 1, total, check.bytes if check is not None else 0)
@@ -192,6 +193,27 @@ def check_shard(
                 )
             )
     return check
+
+
+def _lost(path: Path | str, skeleton: Skeleton, shard: int) -> list[Problem]:
+    """Return the arrays that cannot be checked, and of which a committed shard has no file."""
+    store = skeleton.format
+    if not skeleton.unchecked or store is None or not isinstance(path, Path):
+        return []
+    try:
+        status = store.shard_status(shard)
+    except (DamageError, OSError):
+        # A problem already.
+        return []
+    if status is None or not (status == Status.OK).any():
+        return []
+    folders = {array: path / array / "c" / str(shard) for array in skeleton.unchecked}
+    return [
+        Problem(str(folder), MISSING, shard, array=array)
+        for array, folder in folders.items()
+        # How deep the file lies depends on the rows' shape, which is lost.
+        if not any(p.is_file() and not p.name.startswith(".") for p in folder.rglob("*"))
+    ]
 
 
 def _checks(store: Format, ids: bool) -> Iterator[ShardCheck | None]:

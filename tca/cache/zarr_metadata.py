@@ -48,17 +48,25 @@ def metadata_from(
     Args:
         store: where it lies, for messages.
         read: returns the bytes of a file by its name inside the store.
-        there: the streams that it has; none: both.
+        there: the streams of which there is something; those that it is known to have are
+            asked for too, and both if none is known.
         sums: sha256 by the same names; empty: nothing to check by.
     """
     metadata: Metadata = {GROUP: _read(store, read, GROUP, sums)}
     _check_attributes(store, metadata[GROUP].get("attributes"))
-    for name in (*(there or STREAMS), *COLUMNS, "id", "status"):
+    identity = metadata[GROUP]["attributes"]["identity"]
+    streams = [name for name in STREAMS if name in there or is_known(name, sums, identity)]
+    for name in (*(streams or STREAMS), *COLUMNS, "id", "status"):
         metadata[name] = _read(store, read, name, sums)
     for name in feature_arrays(feature_streams(store, metadata)):
         if name not in metadata:
             metadata[name] = _read(store, read, name, sums)
     return metadata
+
+
+def is_known(stream: str, sums: Mapping[str, str], identity: Mapping[str, Any]) -> bool:
+    """Say whether a store was made with a stream, of which nothing may be left."""
+    return metadata_name(stream) in sums or stream in identity
 
 
 def metadata_name(array: str) -> str:

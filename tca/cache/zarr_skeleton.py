@@ -21,6 +21,7 @@ from tca.cache.zarr_metadata import (
     Metadata,
     check_version,
     feature_streams,
+    is_known,
     is_plain,
     metadata_name,
 )
@@ -58,7 +59,9 @@ def examine(path: Path) -> Skeleton:
             except (TcaError, KeyError, TypeError) as error:
                 skeleton.damage[metadata_name(name)] = f"it does not describe features ({error})"
     skeleton.unchecked = [
-        name for name in expected_arrays(path) if name in STREAMS and name not in streams
+        name
+        for name in expected_arrays(path)
+        if (stream := name.removesuffix(SCALE)) in STREAMS and stream not in streams
     ]
     columns = _columns(path, rows, metadata, skeleton)
     if rows and per_shard:
@@ -74,13 +77,30 @@ def examine(path: Path) -> Skeleton:
 def expected_arrays(path: Path) -> list[str]:
     """Return the group and every array that a store has or had, as its files and sums tell."""
     sums = sums_of(path)
+    attributes = _json_there(path, GROUP).get("attributes")
+    identity = attributes.get("identity") if isinstance(attributes, dict) else None
+    if not isinstance(identity, dict):
+        identity = {}
 
     def known(name: str) -> bool:
-        return metadata_name(name) in sums or (path / name).exists()
+        return is_known(name, sums, identity) or (path / name).exists()
+
+    def has_scales(name: str) -> bool:
+        held = _json_there(path, name).get("attributes")
+        return isinstance(held, dict) and held.get("tca_dtype") == "int8"
 
     streams = [name for name in STREAMS if known(name)] or list(STREAMS)
-    scales = [name + SCALE for name in streams if known(name + SCALE)]
+    scales = [name + SCALE for name in streams if known(name + SCALE) or has_scales(name)]
     return [GROUP, *streams, *scales, *COLUMNS, "id", "status"]
+
+
+def _json_there(path: Path, array: str) -> dict[str, Any]:
+    """Return the metadata of an array as they are, checked or not; {} if they cannot be read."""
+    try:
+        found = json.loads((path / metadata_name(array)).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def skeleton_files(path: Path) -> list[str]:

@@ -411,3 +411,35 @@ def test_a_converted_store_is_mended_by_converting_again(
     assert (done.shards, done.files) == ([2], [metadata.relative_to(target).as_posix()])
     convert(store.path, target, changes)
     assert contents(target) == expected
+
+
+@pytest.mark.parametrize("known_by", ["sums", "identity"])
+@pytest.mark.parametrize("lost", ["semantic", "motion"])
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+def test_the_loss_of_a_whole_stream_is_noticed(
+    tmp_path: Path, lost: str, kind: str, known_by: str
+) -> None:
+    store = Example(
+        tmp_path / "cache/train.zarr",
+        types={"semantic": kind, "motion": kind},
+        identity={"semantic": {"model": "a"}, "motion": {"model": "b"}},
+    )
+    with sole_writer(store.path):
+        store.write()
+    expected = contents(store.path.parent)
+    if known_by == "identity":
+        sums_path(store.path).unlink()
+    shutil.rmtree(store.path / lost)
+    shutil.rmtree(store.path / f"{lost}_scale", ignore_errors=True)
+    with pytest.raises(TcaError, match=rf"cannot read .+/{lost}/zarr\.json"):
+        convert(store.path, tmp_path / "converted.zarr")
+    found = verify(store.path).problems
+    assert f"{store.path}/{lost}/zarr.json" in {problem.file for problem in found}
+    done = repair(store.path)
+    # All shards: each lacks the features of that stream.
+    assert done.shards == [0, 1, 2]
+    assert f"{lost}/zarr.json" in done.files
+    with sole_writer(store.path):
+        store.write()
+    assert not verify(store.path).problems
+    assert files_now(store) == expected
