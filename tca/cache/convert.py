@@ -7,7 +7,6 @@ the old one has all its rows, and is then left alone.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +27,7 @@ from tca.cache.memory import available_memory
 from tca.cache.read_ahead import read_ahead
 from tca.cache.remote import as_place
 from tca.cache.restore import restore_missing
+from tca.cache.room import require_room, size_words
 from tca.cache.skeleton import format_there
 from tca.cache.store import Store
 from tca.cache.writer import StoreWriter
@@ -162,19 +162,15 @@ class _Job:
         good = sum(
             int((self._of_shard(self._status, shard) == Status.OK).sum()) for shard in shards
         )
-        folder = next(p for p in (self._target, *self._target.absolute().parents) if p.exists())
-        needed, free = good * self._row_bytes, shutil.disk_usage(folder).free
-        if needed > free:
-            raise TcaError(
-                f"{self._target} needs {needed / 1e9:.3g} GB more and {free / 1e9:.3g} GB are "
-                "free; free some space, write elsewhere, or choose a smaller --type."
-            )
+        require_room(
+            self._target, good * self._row_bytes, "write elsewhere, or choose a smaller --type"
+        )
         rows = min(self._spec.rows_per_shard, len(self._chosen))
         needed, free = 2 * rows * self._row_bytes, available_memory()
         if needed > free:
             raise TcaError(
-                f"two shards of {rows} rows are held at once, which is {needed / 1e9:.3g} GB, and "
-                f"{free / 1e9:.3g} GB of memory are free; choose smaller ones with "
+                f"two shards of {rows} rows are held at once, which is {size_words(needed)}, and "
+                f"{size_words(free)} of memory are free; choose smaller ones with "
                 "--rows-per-shard."
             )
 

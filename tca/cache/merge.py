@@ -6,7 +6,6 @@ goes on where it was, and the result is the store that one machine would have ma
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -18,8 +17,9 @@ from tca.cache.creation import create_store
 from tca.cache.failures import failures_file
 from tca.cache.files import remove, sole_writer, write_atomic
 from tca.cache.format import Format, reading_failed
-from tca.cache.formats import open_format
+from tca.cache.formats import named_format, open_format
 from tca.cache.layout import differences
+from tca.cache.room import require_room
 from tca.cache.row_reader import RowReader
 from tca.cache.verify import check_shard
 from tca.console import warn
@@ -69,7 +69,7 @@ def merge(
         report: told (bytes copied or compared, bytes in all).
 
     Raises:
-        UsageError: no part but `out` itself.
+        UsageError: no part but `out` itself, or a new `out` whose name ends as another format.
         TcaError: parts that do not go together, or have the same shard with different bytes; a
             damaged shard; a store that is being written; no room.
     """
@@ -80,10 +80,12 @@ def merge(
     with sole_writer(out):
         there = _opened(out) if out.exists() else None
         first, *others = stores if there is None else [there, *stores]
+        if there is None:
+            _require_name(out, first)
         for other in others:
             _require_same(first, other)
         plan = _Plan.of(stores, there)
-        plan.require_room(out)
+        require_room(out, plan.bytes, "or merge into one of the parts")
         if there is None:
             # What one machine would have made, but for the record of what made it.
             create_store(out, first.spec, first.name)
@@ -136,16 +138,6 @@ class _Plan:
         """Bytes to write."""
         return sum(_size(file) for shard, store in self.copies for file in store.shard_files(shard))
 
-    def require_room(self, out: Path) -> None:
-        """Refuse to begin what cannot end."""
-        folder = next(place for place in (out, *out.resolve().parents) if place.exists())
-        needed, free = self.bytes, shutil.disk_usage(folder).free
-        if needed > free:
-            raise TcaError(
-                f"{out} needs {needed / 1e9:.1f} GB more and {free / 1e9:.1f} GB are free; free "
-                "some space, or merge into one of the parts."
-            )
-
     def carry_out(self, out: Format, report: Report) -> None:
         """Compare what is there twice, then copy the rest."""
         compared = sum(_size(file) for s, store, _ in self.twice for file in store.shard_files(s))
@@ -191,6 +183,14 @@ def _require_same(first: Format, other: Format) -> None:
         warn(
             f"{other.path} was made in another way than {first.path}, whose record is kept: "
             f"{'; '.join(record)}."
+        )
+
+
+def _require_name(out: Path, first: Format) -> None:
+    if named_format(out) not in (None, first.name):
+        raise UsageError(
+            f"{out} is named like {named_format(out)} and the parts are {first.name}; give an OUT "
+            "that ends accordingly."
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tca.cli.options import json_option
+from tca.errors import TcaError
 
 LABELS = 20
 """Classes shown without `--labels`."""
@@ -33,12 +34,25 @@ def info(stores: tuple[str, ...], all_labels: bool, as_json: bool) -> None:
     from tca.cache.store import Store
     from tca.console import print_json
 
-    found = [describe(Store.open(store)) for store in stores]
+    documents: list[dict[str, Any]] = []
+    failed: list[str] = []
+    for store in stores:
+        try:
+            found = describe(Store.open(store))
+        except TcaError as error:
+            if len(stores) == 1:
+                raise
+            failed.append(store)
+            documents.append({"path": store, "error": str(error)})
+            click.echo(f"error: {error}", err=True)
+            continue
+        documents.append(found)
+        if not as_json:
+            _print(found, None if all_labels else LABELS)
     if as_json:
-        print_json(found[0] if len(found) == 1 else found)
-        return
-    for store in found:
-        _print(store, None if all_labels else LABELS)
+        print_json(documents[0] if len(documents) == 1 else documents)
+    if failed:
+        raise TcaError(f"not opened: {', '.join(failed)}; look at what is named above.")
 
 
 def _print(found: dict[str, Any], labels: int | None) -> None:

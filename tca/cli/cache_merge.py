@@ -7,15 +7,14 @@ from pathlib import Path
 import click
 
 from tca.cli.options import json_option
+from tca.errors import UsageError
 
 
 @click.command("merge")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.argument(
-    "parts", metavar="PART...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("out", metavar="OUT")
+@click.argument("parts", metavar="PART...", nargs=-1, required=True)
 @json_option
-def merge(out: Path, parts: tuple[Path, ...], as_json: bool) -> None:
+def merge(out: str, parts: tuple[str, ...], as_json: bool) -> None:
     """Put the shards of every PART into the store OUT, which is made if it is not there.
 
     The parts are stores made from the same annotations with the same settings, each with some of
@@ -33,13 +32,14 @@ def merge(out: Path, parts: tuple[Path, ...], as_json: bool) -> None:
     from tca.cli.late_line import LateLine
     from tca.console import print_json
 
+    target, *sources = _folders(out, parts)
     with LateLine(f"merge into {out}", "MB") as line:
 
         def report(done: int, total: int) -> None:
             line.reach(done // 1_000_000, total // 1_000_000)
 
-        done = merge_stores(out, parts, report)
-    failures = report_failures(Store.open(out))
+        done = merge_stores(target, sources, report)
+    failures = report_failures(Store.open(target))
     if as_json:
         print_json(done.to_json())
         return
@@ -54,6 +54,25 @@ def merge(out: Path, parts: tuple[Path, ...], as_json: bool) -> None:
         click.echo(f"{out}: all {done.shards} shards, {done.rows} rows")
     if failures is not None:
         click.echo(f"rows without features and why: {failures}")
+
+
+def _folders(out: str, parts: tuple[str, ...]) -> list[Path]:
+    """Return OUT and every PART as paths."""
+    from tca.cache.remote import as_place
+
+    folders = []
+    for name in (out, *parts):
+        place = as_place(name)
+        if not isinstance(place, Path):
+            remedy = (
+                "OUT must be on a disk of this machine; copy it to where it shall be afterwards"
+                if name == out
+                else f"bring it to a disk of this machine with `tca cache convert {name} FOLDER`, "
+                "and merge that"
+            )
+            raise UsageError(f"{name} is a URL; {remedy}.")
+        folders.append(place)
+    return folders
 
 
 def _ranges(shards: list[int]) -> str:

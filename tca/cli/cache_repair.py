@@ -38,16 +38,27 @@ def repair(stores: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
 
     documents: list[dict[str, Any]] = []
     unreadable = False
+    failed: list[str] = []
     for store in stores:
-        with LateLine(f"verify {store}", "shards") as line:
-            report = partial(_report, line)
-            done = repair_store(as_place(store), dry_run=dry_run, report=report)
+        try:
+            with LateLine(f"verify {store}", "shards") as line:
+                report = partial(_report, line)
+                done = repair_store(as_place(store), dry_run=dry_run, report=report)
+        except TcaError as error:
+            if len(stores) == 1:
+                raise
+            failed.append(store)
+            documents.append({"path": store, "error": str(error)})
+            click.echo(f"error: {error}", err=True)
+            continue
         documents.append({"path": store, **done.to_json()})
         unreadable = unreadable or bool(done.unreadable)
         if not as_json:
             _print(store, done, dry_run)
     if as_json:
         print_json(documents[0] if len(documents) == 1 else documents)
+    if failed:
+        raise TcaError(f"not repaired: {', '.join(failed)}; look at what is named above.")
     if unreadable:
         raise TcaError(
             "some files cannot be read and were left alone, see above; make them readable and run "

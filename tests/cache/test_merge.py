@@ -200,9 +200,21 @@ def test_a_full_disk_is_seen_before_anything_is_written(
     usage = namedtuple("usage", "free")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage(100))
-        with pytest.raises(TcaError, match=r"needs .+ GB more and 0\.0 GB are free"):
+        with pytest.raises(TcaError, match=r"needs \d\.\d\d kB more and 100 B are free"):
             merge(out, [a, b])
     assert not out.exists()
+
+
+def test_a_new_store_is_not_named_like_the_other_format(tmp_path: Path, ending: str) -> None:
+    a = part(tmp_path / "a", ending, 0)
+    out = tmp_path / ("out.h5" if ending == "zarr" else "out.zarr")
+    with pytest.raises(UsageError, match=r"is named like .+ and the parts are"):
+        merge(out, [a])
+    assert not out.exists()
+    merge(tmp_path / "out", [a])
+    # One that is there is what it is.
+    (tmp_path / "out").rename(out)
+    merge(out, [part(tmp_path / "b", ending, 1)])
 
 
 def test_a_disk_that_fills_up_costs_nothing_committed(

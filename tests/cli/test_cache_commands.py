@@ -116,6 +116,22 @@ def test_info_of_several_stores(store: Path, capsys: pytest.CaptureFixture[str])
     assert found[1]["shards"] == {"committed": 1, "total": 4}
 
 
+def test_one_store_that_cannot_be_opened_does_not_hide_the_others(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command, words in (("info", "4 of 4"), ("repair", "nothing to repair")):
+        assert run(["cache", command, "nowhere", str(store)]) == 1
+        shown = capsys.readouterr()
+        assert words in shown.out
+        assert "there is no store at nowhere" in shown.err
+        assert "nowhere; look at what is named above" in shown.err.splitlines()[-1]
+        assert run(["cache", command, "nowhere", str(store), "--json"]) == 1
+        first, second = json.loads(capsys.readouterr().out)
+        assert (first["path"], second["path"]) == ("nowhere", str(store))
+        assert "there is no store" in first["error"]
+        assert "error" not in second
+
+
 def test_a_store_behind_a_url(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,6 +302,8 @@ def test_merge_and_what_it_says(
         (["verify"], "Missing argument"),
         (["merge", "a"], "Missing argument"),
         (["merge", "a", "a"], "nothing to merge into a"),
+        (["merge", "s3://a/b", "part"], "s3://a/b is a URL; OUT must be on a disk"),
+        (["merge", "out", "part", "s3://a/b/"], "tca cache convert s3://a/b/ FOLDER"),
         (["repair"], "Missing argument"),
         (["info"], "Missing argument"),
     ],
