@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from tca.cache.layout import Status
+from tca.cache.failures import failed_rows
+from tca.cache.layout import Status, status_words
 from tca.cache.store import Store
 from tca.console import warn
 from tca.errors import TcaError
@@ -25,12 +27,28 @@ def labelled_rows(store: Store) -> Rows:
     ready = np.asarray(store.ready(), dtype=np.int64)
     rows: Rows = ready[store.label[ready] >= 0]
     if len(rows) == 0:
-        reason = "no row has been extracted" if len(ready) == 0 else "no row has a label"
-        raise TcaError(
-            f"{store.path} has nothing to learn or score from: {reason}; "
-            "extract a split with labels first (`tca cache info` shows what is there)."
-        )
+        reason = "no row has a label"
+        remedy = "extract a split with labels first (`tca cache info` shows what is there)"
+        if len(ready) == 0:
+            reason = "no row has been extracted"
+            failed = _failed(store)
+            if failed:
+                reason = f"no row has features, {failed}"
+                remedy = "put that right and extract the split anew, into another store"
+        raise TcaError(f"{store.path} has nothing to learn or score from: {reason}; {remedy}.")
     return rows
+
+
+def _failed(store: Store) -> str:
+    """Return how many rows failed with which status, and why most of them did; "" if none."""
+    statuses = Counter(map(status_words, store.status[store.status != Status.NOT_EXTRACTED]))
+    if not statuses:
+        return ""
+    counts = ", ".join(f"{count} {words}" for words, count in statuses.most_common())
+    _, known = failed_rows(store)
+    reasons = Counter(failure.reason for failure in known.values() if failure.reason)
+    why = f" (most often: {reasons.most_common(1)[0][0]})" if reasons else ""
+    return f"{statuses.total()} of {store.rows} failed: {counts}{why}"
 
 
 def tell_incomplete(store: Store) -> None:

@@ -2,11 +2,12 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from memory_store import moving_dot
+from memory_store import MemoryStore, moving_dot
 from sklearn.metrics import classification_report
 from torchmetrics.functional import accuracy, confusion_matrix
 
@@ -16,6 +17,9 @@ from tca.fusion.evaluate.scoring import evaluate, load_model
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.loop import train
+
+SMALL = ModelConfig(bottleneck=16, heads=2, layers=1, ratio=1, rank=4)
+ONE_EPOCH = TrainConfig(epochs=1, batch_size=16, holdout=0, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +89,54 @@ def test_other_features_are_refused_and_every_difference_is_named(run: Path) -> 
     store = moving_dot(60, classes=6, identity={"keep": "mean", "dtype": "int8"})
     with pytest.raises(TcaError, match=r"keep: expected 'frames', found 'mean'; dtype: .*'int8'"):
         evaluate(run, store)
+
+
+def test_another_stored_type_alone_is_put_right_by_a_conversion(tmp_path: Path) -> None:
+    identity = {"keep": "frames", "dtype": "float16"}
+    trained = moving_dot(32, identity=identity)
+    train(trained, SMALL, ONE_EPOCH, tmp_path / "run", resolved={})
+    store = moving_dot(20, identity=identity | {"dtype": "int8"}, split="validation")
+    with pytest.raises(TcaError, match=r"`tca cache convert memory.zarr NEW --type float16`"):
+        evaluate(tmp_path / "run", store)
+    with pytest.raises(TcaError, match=r"`tca cache convert memory.zarr NEW --type float16`"):
+        train(trained, SMALL, ONE_EPOCH, tmp_path / "b", resolved={}, selection=store)
+    store.identity = {"keep": "mean", "dtype": "int8"}
+    with pytest.raises(TcaError, match="with the configuration of the training split"):
+        evaluate(tmp_path / "run", store)
+
+
+@pytest.mark.parametrize(("read", "other"), [("semantic", "motion"), ("motion", "semantic")])
+def test_a_variant_of_one_stream_compares_that_stream_alone(
+    tmp_path: Path, read: str, other: str
+) -> None:
+    model = SMALL.model_copy(update={"variant": f"{read}_only"})
+
+    def store(*streams: str, of: str = "a", sampling: int = 16, **changes: Any) -> MemoryStore:
+        identity = {"sampling": sampling, **{name: {"weights": of} for name in streams}}
+        made = moving_dot(32, identity=identity, **changes)
+        made.streams = {name: made.streams[name] for name in streams}
+        return made
+
+    both, alone = store("semantic", "motion"), store(read)
+    other_weights = store("semantic", "motion")
+    other_weights.identity[other] = {"weights": "b"}
+    for number, (trained, scored) in enumerate(
+        [(both, alone), (alone, both), (both, other_weights), (other_weights, alone)]
+    ):
+        run = tmp_path / str(number)
+        scored.split = "validation"
+        train(trained, model, ONE_EPOCH, run, resolved={}, selection=scored)
+        assert evaluate(run, scored).videos == 32
+        trained.split = scored.split = "train"
+    for refused, words in (
+        (store(read, of="b"), rf"{read}\.weights: expected 'a', found 'b'"),
+        (store(read, sampling=8), "sampling: expected 16, found 8"),
+    ):
+        with pytest.raises(TcaError, match=words):
+            evaluate(tmp_path / "0", refused)
+        refused.split = "validation"
+        with pytest.raises(TcaError, match=words):
+            train(both, model, ONE_EPOCH, tmp_path / "x", resolved={}, selection=refused)
 
 
 def test_other_classes_are_refused(run: Path) -> None:

@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from memory_store import moving_dot
 
+from tca.cache.failures import Failure, write_failures
+from tca.cache.layout import Status
 from tca.errors import TcaError
 from tca.fusion.rows import labelled_rows, split_folds, split_holdout
 
@@ -61,3 +65,19 @@ def test_classes_smaller_than_the_folds_are_told_in_our_words(
     assert sorted(row for _, fold in folds for row in fold) == list(range(60))
     assert "1 classes have fewer videos than the 5 folds" in capsys.readouterr().err
     assert not recwarn.list
+
+
+def test_a_store_whose_rows_all_failed_says_why(tmp_path: Path) -> None:
+    store = moving_dot(40, path=tmp_path / "train.zarr")
+    store.status[:] = Status.UNREADABLE
+    store.status[:7] = Status.MISSING
+    with pytest.raises(TcaError, match=r"40 of 40 failed: 33 unreadable, 7 missing; put"):
+        labelled_rows(store)
+    write_failures(store.path, 1, [Failure(row, "x", "moov atom not found") for row in (32, 33)])
+    store.status[:8] = Status.NOT_EXTRACTED
+    words = r"no row has features, 32 of 40 failed: 32 unreadable \(most often: moov atom not found"
+    with pytest.raises(TcaError, match=words):
+        labelled_rows(store)
+    store.status[:] = Status.NOT_EXTRACTED
+    with pytest.raises(TcaError, match="no row has been extracted"):
+        labelled_rows(store)

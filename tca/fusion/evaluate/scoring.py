@@ -16,13 +16,14 @@ from sklearn.metrics import (
 )
 
 from tca.cache.config import LoaderConfig
-from tca.cache.layout import FeatureShapes, differences
+from tca.cache.layout import FeatureShapes
 from tca.cache.loader import Loader
 from tca.cache.residency import RowSource, open_source, require_streams
 from tca.cache.store import Store
 from tca.console import warn
 from tca.device import autocast, choose_device
 from tca.errors import TcaError
+from tca.fusion.features import require_same_features
 from tca.fusion.inputs import batch_inputs
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.gasm_cast import GasmCast
@@ -134,7 +135,8 @@ def evaluate(
 
     Raises:
         TcaError: no such run or checkpoint, features other than those trained on (every difference
-            is named), a stream that the model reads and the store lacks, or a store without labels.
+            in what the model reads is named), a stream that the model reads and the store lacks, or
+            a store without labels.
     """
     model, info = load_model(run, checkpoint, device)
     if not info.get("finished"):
@@ -142,15 +144,13 @@ def evaluate(
     if rows is None:
         tell_incomplete(store)
         _tell_seen(info, store.split)
-    different = differences(
-        {"classes": info["classes"], **info["identity"]},
-        {"classes": store.classes, **store.identity},
+    require_same_features(
+        store,
+        info["classes"],
+        info["identity"],
+        model.streams,
+        f"does not fit the run {run}, its features differ from those trained on",
     )
-    if different:
-        raise TcaError(
-            f"{store.path} does not fit the run {run}, its features differ from those trained on: "
-            f"{'; '.join(different)}; extract it with the configuration of the training split."
-        )
     require_streams(store, model.streams, f", and the run {run} reads it")
     usable = labelled_rows(store)
     if rows is not None:

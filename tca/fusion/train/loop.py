@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,11 @@ import torch
 import tca
 from tca.cache.config import LoaderConfig
 from tca.cache.files import writing_failed
-from tca.cache.layout import differences
 from tca.cache.residency import RowSource, open_source
 from tca.cache.store import Store
 from tca.device import choose_device, out_of_memory
 from tca.errors import TcaError, UsageError
+from tca.fusion.features import require_same_features
 from tca.fusion.inputs import require_inputs
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.registry import parameters
@@ -116,7 +116,7 @@ def _train(
         tell_incomplete(store)
     chosen_by = store
     if selection is not None:
-        _refuse_other_features(store, selection)
+        _refuse_other_features(store, selection, streams)
         require_inputs(selection, model_config.variant)
         fit, held, chosen_by = usable, labelled_rows(selection), selection
     elif train_config.holdout > 0:
@@ -206,18 +206,16 @@ def _explained(config: TrainConfig, run: Path) -> Iterator[None]:
         ) from None
 
 
-def _refuse_other_features(store: Store, selection: Store) -> None:
+def _refuse_other_features(store: Store, selection: Store, streams: Sequence[str]) -> None:
     if selection.split == store.split:
         raise UsageError(
             f"checkpoints cannot be chosen on {store.split}, the split that is trained on; name "
             "another one, or leave it to train.holdout."
         )
-    different = differences(
-        {"classes": store.classes, **store.identity},
-        {"classes": selection.classes, **selection.identity},
+    require_same_features(
+        selection,
+        store.classes,
+        store.identity,
+        streams,
+        f"cannot choose checkpoints for {store.path}, its features differ",
     )
-    if different:
-        raise TcaError(
-            f"{selection.path} cannot choose checkpoints for {store.path}, its features differ: "
-            f"{'; '.join(different)}; extract both with one configuration."
-        )

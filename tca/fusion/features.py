@@ -1,0 +1,55 @@
+"""Whether two stores hold the same features, as far as a model reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tca.cache.layout import TYPES, differences
+from tca.cache.store import Store
+from tca.errors import TcaError
+from tca.fusion.model.gasm_cast import STREAMS
+
+STORED_TYPE = "dtype"
+"""Key of `identity` that a conversion can put right."""
+
+
+def require_same_features(
+    store: Store,
+    classes: Sequence[str],
+    identity: Mapping[str, Any],
+    streams: Sequence[str],
+    says: str,
+) -> None:
+    """Hold the features of `store` against those that a model is trained on.
+
+    Args:
+        store: where a model shall be scored.
+        classes: names of the classes trained on.
+        identity: `identity` of the store trained on.
+        streams: what the model reads; keys of other streams may differ.
+        says: what it means if they are not the same, the middle of a sentence.
+
+    Raises:
+        TcaError: they differ; names every difference and what to do.
+    """
+
+    def read(classes: Sequence[str], identity: Mapping[str, Any]) -> dict[str, Any]:
+        unread = set(STREAMS).difference(streams)
+        return {
+            "classes": list(classes),
+            **{key: value for key, value in identity.items() if key not in unread},
+        }
+
+    expected, found = read(classes, identity), read(store.classes, store.identity)
+    different = differences(expected, found)
+    if not different:
+        return
+    remedy = "extract it with the configuration of the training split"
+    trained_as = expected.get(STORED_TYPE)
+    if trained_as in TYPES and expected == {**found, STORED_TYPE: trained_as}:
+        remedy = (
+            f"turn it into that type with `tca cache convert {store.path} NEW --type {trained_as}` "
+            "and name NEW in `stores`"
+        )
+    raise TcaError(f"{store.path} {says}: {'; '.join(different)}; {remedy}.")
