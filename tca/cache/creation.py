@@ -10,6 +10,7 @@ from pathlib import Path
 from tca.cache.files import sync_folder, temporary_path, writing_failed
 from tca.cache.formats import write_skeleton
 from tca.cache.layout import COLUMNS, StoreSpec
+from tca.cache.place import require_place
 from tca.cache.sums import write_sums
 from tca.errors import TcaError
 
@@ -23,12 +24,13 @@ def create_store(path: Path, spec: StoreSpec, store_format: str) -> None:
         store_format: "zarr" or "hdf5".
 
     Raises:
-        TcaError: no rows, something there already, an id that is not valid text, a class name
-            that occurs twice, or the folder cannot be written.
+        TcaError: no rows, something there already, no place for a store, an id that is not valid
+            text, a class name that occurs twice, or the folder cannot be written.
     """
     _check(path, spec)
     if path.exists():
         raise TcaError(f"{path} exists already; give another path or delete it.")
+    require_place(path)
     temporary = temporary_path(path)
     try:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
+from tca.cache.place import require_place
 from tca.errors import TcaError
 
 Buffer = bytes | bytearray | memoryview
@@ -144,9 +145,11 @@ def sole_writer(store: Path) -> Iterator[None]:
     """Hold the lock beside `store`; the system drops it when the process dies.
 
     Raises:
-        TcaError: someone is writing this store already, the folder is read-only, or its file
-            system knows no locks.
+        TcaError: someone is writing this store already, no store can be there, the folder is
+            read-only, or its file system knows no locks.
     """
+    # Before the lock, which would be left beside what is no store.
+    require_place(store)
     # Resolved, so that two names of one store have one lock.
     store = store.resolve()
     with locked(store.with_name(store.name + ".lock"), wait=False) as ours:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tca.cache.format import Format, reading_failed
+from tca.cache.format import Format
 from tca.cache.layout import StoreSpec
-from tca.cache.remote import LOOK_AT, RemoteError, RemoteFolder
+from tca.cache.place import INDEX, a_file, no_store
 from tca.cache.sums import sums_of, warn_unchecked
 from tca.errors import TcaError
 
@@ -42,24 +42,18 @@ def open_local(path: Path) -> Format:
     if not path.exists():
         raise TcaError(f"there is no store at {path}; make it with `tca extract`.")
     if path.is_file():
-        raise TcaError(
-            f"{path} is not a store: it is a file, and every store is a folder (an HDF5 one has an "
-            "index.h5 inside); give the path of a store."
-        )
-    if (path / "index.h5").is_file():
+        raise a_file(path)
+    if (path / INDEX).is_file():
         from tca.cache.hdf5_format import Hdf5Format
 
         return Hdf5Format.open(path)
     if not (path / "zarr.json").is_file():
         if sums_of(path):
             raise TcaError(
-                f"{path} has lost its zarr.json or index.h5; extract again, which makes it anew "
+                f"{path} has lost its zarr.json or {INDEX}; extract again, which makes it anew "
                 "and keeps the shards."
             )
-        raise TcaError(
-            f"{path} is not a store: it has neither zarr.json nor index.h5; give the path of a "
-            "store."
-        )
+        raise no_store(path)
     from tca.cache.zarr_metadata import is_plain, read_metadata
 
     metadata = read_metadata(path)
@@ -70,20 +64,6 @@ def open_local(path: Path) -> Format:
     from tca.cache.library_zarr import LibraryZarr
 
     return LibraryZarr.open(path, metadata)
-
-
-def store_exists(path: Path | str) -> bool:
-    """Say whether there is something to open at `path`.
-
-    Raises:
-        TcaError: a server does not answer.
-    """
-    if isinstance(path, Path):
-        return path.exists()
-    try:
-        return RemoteFolder(path).has("zarr.json")
-    except RemoteError as error:
-        raise reading_failed(path, error, LOOK_AT) from None
 
 
 def write_skeleton(folder: Path, spec: StoreSpec, store_format: str) -> list[str]:

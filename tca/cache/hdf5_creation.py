@@ -20,9 +20,7 @@ from tca.cache.format import Array
 from tca.cache.hdf5_shard import LIBVER, set_text
 from tca.cache.ids import encode_ids
 from tca.cache.layout import COLUMNS, SCALE, Status, StoreSpec, feature_arrays
-
-INDEX = "index.h5"
-SHARDS = "shards"
+from tca.cache.place import INDEX, SHARDS
 
 
 def write_index(folder: Path, spec: StoreSpec) -> list[str]:

@@ -15,11 +15,12 @@ import numpy as np
 from typing_extensions import override
 
 from tca.cache.format import Array, Extents, Format, reading_failed
-from tca.cache.hdf5_creation import SHARDS, held_types, shard_name
+from tca.cache.hdf5_creation import held_types, shard_name
 from tca.cache.hdf5_index import read_index
 from tca.cache.hdf5_prologue import Prologue
 from tca.cache.hdf5_shard import read_extents, read_rows, read_status, write_shard
 from tca.cache.layout import Status, StoreSpec
+from tca.cache.place import SHARDS
 
 
 class Hdf5Format(Format):

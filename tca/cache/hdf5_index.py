@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 
 from tca.cache.format import Array, DamageError, reading_failed
-from tca.cache.hdf5_creation import INDEX
 from tca.cache.hdf5_guard import is_hard_link, library_words, open_own
 from tca.cache.ids import IdTable
 from tca.cache.layout import COLUMNS, STREAMS, RowTable, StoreSpec
+from tca.cache.place import INDEX
 from tca.cache.sums import check_sum, put_back, sums_of
 from tca.cache.zarr_metadata import check_version, feature_streams
 from tca.errors import TcaError

@@ -10,12 +10,12 @@ import numpy as np
 from h5py import h5f
 
 from tca.cache.format import DamageError, reading_failed
-from tca.cache.hdf5_creation import SHARDS
 from tca.cache.hdf5_format import Hdf5Format
 from tca.cache.hdf5_guard import open_own, opened
 from tca.cache.hdf5_index import parse_index
 from tca.cache.layout import COLUMNS, STREAMS, RowTable, StoreSpec
-from tca.cache.skeleton import CHANGED, INDEX, MISSING, Skeleton, sum_line_damaged
+from tca.cache.place import INDEX, SHARDS
+from tca.cache.skeleton import CHANGED, MISSING, Skeleton, sum_line_damaged
 from tca.cache.sums import digest, sums_of
 from tca.cache.zarr_metadata import feature_streams
 from tca.errors import TcaError

@@ -15,6 +15,7 @@ from zarr.storage import LocalStore
 from tca.cache.format import Array, DamageError, Extents, Format, reading_failed
 from tca.cache.ids import IdTable
 from tca.cache.layout import COLUMNS, STREAMS, RowTable, Status, StoreSpec, rows_per_shard
+from tca.cache.place import INDEX
 from tca.cache.remote import LOOK_AT, RemoteError, RemoteFolder, zarr_store
 from tca.cache.sums import remote_sums
 from tca.cache.watched_files import WatchedFiles
@@ -191,7 +192,7 @@ def open_remote(url: str) -> tuple[LibraryZarr, bool]:
 
 
 def _not_there(folder: RemoteFolder) -> str:
-    if folder.url.endswith((".h5", ".hdf5")) or folder.has("index.h5"):
+    if folder.url.endswith((".h5", ".hdf5")) or folder.has(INDEX):
         return (
             f"{folder.url} is HDF5, which tca reads from disks only; copy or mount it, or put a "
             "Zarr store there (`tca cache convert`)."

@@ -18,9 +18,9 @@ from tca.cache.files import temporary_path, write_atomic, writing_failed
 from tca.cache.format import DamageError, Format, reading_failed
 from tca.cache.formats import open_local, write_skeleton
 from tca.cache.layout import SCALE, Status, StoreSpec
+from tca.cache.place import INDEX
 from tca.cache.repair import aside
 from tca.cache.skeleton import (
-    INDEX,
     check_skeleton,
     format_there,
     is_hdf5,

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from tca.cache.format import Format
 from tca.cache.formats import open_format
+from tca.cache.layout import COLUMNS, SCALE, STREAMS
+from tca.cache.place import INDEX, SHARDS, says_tca
 from tca.cache.sums import digest, sums_of
 from tca.errors import TcaError
-
-INDEX = "index.h5"
-"""The one file of an HDF5 store outside its shards."""
 
 CHANGED = "it has changed since the store was made (its sha256 is not that in tca.sums)"
 MISSING = "it is missing"
@@ -73,7 +72,7 @@ def is_hdf5(path: Path) -> bool:
     return (
         (path / INDEX).exists()
         or INDEX in sums_of(path)
-        or (not (path / "zarr.json").exists() and any(path.glob("shards/*.h5")))
+        or (not (path / "zarr.json").exists() and any((path / SHARDS).glob("[0-9]" * 6 + ".h5")))
     )
 
 
@@ -126,12 +125,23 @@ def sum_line_damaged(data: bytes, expected: str) -> bool:
 
 
 def _was_store(path: Path) -> bool:
-    return path.is_dir() and (
-        bool(sums_of(path))
-        or is_hdf5(path)
-        or any(path.glob("*/zarr.json"))
-        or (path / "zarr.json").exists()
-    )
+    """Say whether a folder that does not open is a damaged store, not somebody else's folder."""
+    if not path.is_dir():
+        return False
+    if sums_of(path) or says_tca(path):
+        return True
+    if is_hdf5(path):
+        return (path / SHARDS).is_dir()
+    arrays = (*STREAMS, *(name + SCALE for name in STREAMS), *COLUMNS, "id", "status")
+    return sum(_says_tca_dtype(path / name / "zarr.json") for name in arrays) >= 2
+
+
+def _says_tca_dtype(metadata: Path) -> bool:
+    """Say whether the metadata of an array, damaged perhaps, were written by tca."""
+    try:
+        return b"tca_dtype" in metadata.read_bytes()
+    except OSError:
+        return False
 
 
 def _examine(path: Path) -> Skeleton:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from tca.cache.files import locked, write_atomic
 from tca.cache.format import reading_failed
+from tca.cache.place import SUMS
 from tca.console import warn
 from tca.errors import TcaError
-
-SUMS = "tca.sums"
 
 
 def sums_path(store: Path) -> Path:
