@@ -27,6 +27,7 @@ from tca.cache.files import replacing
 from tca.cache.format import ABSENT, Array, DamageError, Extents
 from tca.cache.hdf5_guard import open_array, open_own, opened, opened_shard
 from tca.cache.hdf5_sink import Sink
+from tca.cache.interrupts import interrupts_wait
 from tca.cache.layout import FeatureArray
 from tca.cache.zarr_shard import row_view
 
@@ -59,7 +60,8 @@ def write_shard(
     with replacing(file) as target:
         sink = Sink(target)
         try:
-            with h5py.File(sink, "w", libver=LIBVER) as group:
+            # In the midst of HDF5's calls to the sink Ctrl-C would leave a file without an end.
+            with interrupts_wait(), h5py.File(sink, "w", libver=LIBVER) as group:
                 _write_group(group, arrays, held, features, status)
         except (OSError, RuntimeError):
             # HDF5 may stumble over what it could not write; the reason is in the sink.

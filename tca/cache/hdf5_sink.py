@@ -25,7 +25,7 @@ class Sink(RawIOBase):
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
         # Used again and again, since memory new from the system costs more than the copying.
         self._room = memoryview(bytearray(HELD_BYTES))
         self._held = 0
@@ -79,6 +79,5 @@ class Sink(RawIOBase):
             return
         try:
             work()
-        except BaseException as error:
-            # Ctrl-C too: nothing may get through HDF5.
+        except Exception as error:
             self.error = error

@@ -59,6 +59,7 @@ class RowFiles:
             self.checksum = np.zeros(rows, dtype=np.uint32)
         self._open: list[OpenFile | None] = [None] * store_format.spec.shards
         self._known: dict[int, tuple[int, int, int]] = {}
+        self._for_library: set[int] = set()
 
     def file(self, shard: int) -> OpenFile | None:
         """Return the open file of a shard; None if only the format's library can read its rows.
@@ -69,7 +70,7 @@ class RowFiles:
         """
         # Without the lock: threads come here once a row, and nearly always find it.
         opened = self._open[shard]
-        if opened is None:
+        if opened is None and shard not in self._for_library:
             with self._room.lock:
                 opened = self._open[shard] or self._opened(shard)
         if opened is not None:
@@ -81,6 +82,7 @@ class RowFiles:
         if shard not in self._known:
             extents = self._format.extents(self._array, shard)
             if extents is None:
+                self._for_library.add(shard)
                 return None
         opened = OpenFile(self._format.shard_file(self._array, shard))
         if extents is not None:
@@ -131,6 +133,14 @@ class OpenFiles:
             self._queue.append((files, oldest))
         else:
             files[oldest] = None
+
+
+def _new_lock() -> None:
+    OpenFiles.lock = Lock()
+
+
+# In a forked process nobody may be there to let go of it.
+os.register_at_fork(after_in_child=_new_lock)
 
 
 def open_files_allowed() -> int:

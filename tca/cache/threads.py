@@ -69,3 +69,7 @@ def take(source: Array, places: Array, out: Array) -> None:
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, reading_threads() - 1), "tca-read")
+
+
+# A forked process (a worker of torch's DataLoader, say) has the pool but none of its threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)

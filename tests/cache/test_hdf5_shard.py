@@ -1,14 +1,19 @@
 """A shard of an HDF5 store is written whole, or not at all, wherever the disk gives up."""
 
 import resource
+import signal
+import time
+from collections import Counter
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from example_store import Example, contents, open_files
 
 from tca.cache.hdf5_prologue import Prologue
 from tca.cache.layout import Status
+from tca.cache.verify import verify
 from tca.errors import TcaError
 
 
@@ -78,3 +83,31 @@ def test_statuses_are_found_without_hdf5(tmp_path: Path, rows_per_shard: int) ->
         found = alike.status(str(store.format.record_file(shard)))
         assert found is not None
         assert found.tolist() == example.status[rows].tolist()
+
+
+@pytest.mark.parametrize("times", [100, pytest.param(2000, marks=pytest.mark.long)])
+def test_ctrl_c_at_any_moment_leaves_no_file_behind(tmp_path: Path, times: int) -> None:
+    example = Example(tmp_path / "train.h5", row_shapes={"semantic": (196, 64), "motion": (8, 5)})
+    writer = example.writer()
+    begin = time.perf_counter()
+    example.commit(writer, 0)
+    usual = time.perf_counter() - begin
+    generator = np.random.default_rng(0)
+    ended: Counter[str] = Counter()
+    alarm = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        for _ in range(times):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, generator.uniform(1e-5, 1.5 * usual))
+                example.commit(writer, 0)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                ended["done"] += 1
+            except KeyboardInterrupt:
+                ended["interrupted"] += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, alarm)
+    assert ended["interrupted"]
+    example.commit(writer, 0)
+    assert not list(tmp_path.rglob(".*.tmp"))
+    assert not verify(example.path).problems

@@ -142,3 +142,29 @@ def test_660_shards_with_256_descriptors(tmp_path: Path, store_format: str) -> N
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "660 5280\n"
+
+
+FORKED = """
+import os, signal, sys
+import numpy as np
+import tca.cache.threads as threads
+from tca.cache.store import Store
+threads.reading_threads = lambda: 2
+threads.threads_for.__globals__["SMALL_ROW"] = threads.threads_for.__globals__["WORTH_SHARING"] = 0
+store = Store.open(sys.argv[1])
+expected = store.read("semantic", store.ready())
+if os.fork() == 0:
+    signal.alarm(60)
+    other = Store.open(sys.argv[1])
+    same = [np.array_equal(s.read("semantic", store.ready()), expected) for s in (store, other)]
+    os._exit(0 if all(same) else 3)
+_, status = os.wait()
+print(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_forked_process_reads_too(example: Example) -> None:
+    example.write()
+    command = [sys.executable, "-c", FORKED, str(example.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
