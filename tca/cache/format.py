@@ -19,6 +19,9 @@ from tca.errors import TcaError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+CHECKSUM_BYTES = 4
+"""Of a CRC32C."""
+
 ABSENT = -1
 """Offset of a row that is not in the file: its features are all zeros."""
 

@@ -17,11 +17,10 @@ from itertools import pairwise
 import numpy as np
 from awscrt.checksums import crc32c
 
-from tca.cache.format import ABSENT, Array, DamageError, Format
+from tca.cache.format import ABSENT, CHECKSUM_BYTES, Array, DamageError, Format
 from tca.cache.row_files import UNKNOWN, OpenFile, OpenFiles, RowFiles
 from tca.cache.threads import side_by_side, threads_for
 
-CHECKSUM_BYTES = 4
 MAX_RUN = 256
 """Neighbouring rows read by one call; each takes two of the system's 1,024 buffers a call."""
 

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from awscrt.checksums import crc32c
 
-from tca.cache.format import ABSENT, Array, DamageError
+from tca.cache.format import ABSENT, CHECKSUM_BYTES, Array, DamageError
 
 NO_ROW = 2**64 - 1
-CHECKSUM_BYTES = 4
 
 
 def checksum(data: bytes | memoryview) -> bytes:
