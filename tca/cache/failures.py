@@ -30,6 +30,8 @@ class Failure:
 
 def failures_file(store: Path, shard: int) -> Path:
     """Return where the failures of one shard are."""
+    # Resolved, so that two names of one store have one such folder.
+    store = store.resolve()
     return store.with_name(store.name + ".failures") / f"{shard:06d}.json"
 
 

@@ -67,7 +67,7 @@ def open_local(path: Path) -> Format:
 
 
 def write_skeleton(folder: Path, spec: StoreSpec, store_format: str) -> list[str]:
-    """Write an empty store to `folder`, which must not exist; return its metadata files.
+    """Write an empty store to `folder`, which must not exist; return the files to sum.
 
     Raises:
         TcaError: an id cannot be stored.

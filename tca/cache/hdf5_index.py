@@ -15,7 +15,7 @@ from tca.cache.hdf5_guard import is_hard_link, library_words, open_own
 from tca.cache.ids import IdTable
 from tca.cache.layout import COLUMNS, STREAMS, RowTable, StoreSpec
 from tca.cache.place import INDEX
-from tca.cache.sums import check_sum, put_back, sums_of
+from tca.cache.sums import check_sum, put_back, remedy, sums_of
 from tca.cache.zarr_metadata import check_version, feature_streams
 from tca.errors import TcaError
 
@@ -42,7 +42,7 @@ def read_index(store: Path) -> StoreSpec:
     try:
         data = (store / INDEX).read_bytes()
     except OSError as error:
-        raise reading_failed(store / INDEX, error, put_back(store)) from None
+        raise reading_failed(store / INDEX, error, remedy(store, error)) from None
     check_sum(store, INDEX, data, sums_of(store))
     try:
         return parse_index(store, data)

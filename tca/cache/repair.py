@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tca.cache.files import remove, sole_writer, sync_folder, writing_failed
-from tca.cache.skeleton import check_skeleton, metadata_files
+from tca.cache.skeleton import check_skeleton, skeleton_files
 from tca.cache.sums import write_sums
 from tca.cache.verify import Problem, Verification, verify
 from tca.errors import TcaError
@@ -30,7 +30,7 @@ class Repair:
         files: damaged or missing files outside the shards, by their names inside the store; what
             there was of them lies in `aside` now.
         aside: the folder beside the store for such files.
-        sums: metadata files whose sums were written anew, from the files as they are.
+        sums: files outside the shards whose sums were written anew, from the files as they are.
         unchecked: whether there are shards that could not be checked.
         unreadable: what could not be read and was left alone.
     """
@@ -90,6 +90,7 @@ def repair(
 
 def aside(store: Path) -> Path:
     """Return the folder beside `store` that keeps its damaged metadata and columns."""
+    store = store.resolve()
     return store.with_name(store.name + ".damaged")
 
 
@@ -98,7 +99,7 @@ def _plan(path: Path, found: Verification) -> Repair:
     damaged = {p.shard for p in found.problems if p.damage and p.shard is not None}
     plan = Repair(aside(path), sorted(damaged), files=list(skeleton.damage))
     if not skeleton.summed:
-        plan.sums = [name for name in metadata_files(path) if name not in skeleton.damage]
+        plan.sums = [name for name in skeleton_files(path) if name not in skeleton.damage]
     else:
         plan.sums = list(skeleton.lost_sums)
     plan.unchecked = skeleton.format is None or bool(skeleton.unchecked)
@@ -119,7 +120,7 @@ def _carry_out(path: Path, found: Verification, plan: Repair) -> None:
         _set_aside(path, name)
     # After that: a damaged file whose line is gone would pass for one that lost its line.
     if plan.sums:
-        sound = [name for name in metadata_files(path) if name not in found.skeleton.damage]
+        sound = [name for name in skeleton_files(path) if name not in found.skeleton.damage]
         write_sums(path, path, sound)
 
 

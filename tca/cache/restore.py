@@ -26,8 +26,10 @@ from tca.cache.skeleton import (
     is_hdf5,
     missing_files,
     skeleton_files,
+    sum_line_damaged,
 )
-from tca.cache.sums import digest, sums_of, write_sums
+from tca.cache.sums import digest, sums_of, sums_path, write_sums
+from tca.cache.zarr_metadata import COLUMN_FILES
 from tca.console import note, warn
 from tca.errors import TcaError
 
@@ -84,16 +86,13 @@ def _make(temporary: Path, path: Path, spec: StoreSpec, missing: Sequence[str]) 
     """
     sums, store_format = sums_of(path), format_there(path)
     assert store_format is not None
+    keeper = INDEX if store_format == "hdf5" else "zarr.json"
     damaged = _damaged_record(path)
     records = [spec.record] if damaged is None else [damaged, spec.record]
     for record in records:
         shutil.rmtree(temporary, ignore_errors=True)
         names = write_skeleton(temporary, replace(spec, record=record), store_format)
-        if all(
-            digest((temporary / name).read_bytes()) == sums.get(name)
-            for name in missing
-            if name in names
-        ):
+        if keeper not in missing or digest((temporary / keeper).read_bytes()) == sums.get(keeper):
             break
     return names
 
@@ -162,6 +161,7 @@ def _check_fits(path: Path, temporary: Path, spec: StoreSpec, missing: Sequence[
             raise TcaError("; ".join(different))
         if store.spec.rows_per_shard != spec.rows_per_shard:
             raise TcaError(f"shards of {store.spec.rows_per_shard} and {spec.rows_per_shard} rows")
+        _check_columns(path, temporary, missing)
         # Its columns are in memory; the shards are at their place.
         store.path = path
         for shard in range(spec.shards):
@@ -173,6 +173,16 @@ def _check_fits(path: Path, temporary: Path, spec: StoreSpec, missing: Sequence[
             f"`tca cache repair {path}`, or else name another path in `stores` or delete that "
             "store."
         ) from None
+
+
+def _check_columns(path: Path, temporary: Path, missing: Sequence[str]) -> None:
+    """Hold columns that were made, in `temporary`, against the sums of those that were lost."""
+    sums = sums_of(path)
+    for column, name in COLUMN_FILES.items():
+        if name in missing and name in sums:
+            data = (temporary / name).read_bytes()
+            if digest(data) != sums[name] and not sum_line_damaged(data, sums[name]):
+                raise TcaError(f"{column} was otherwise (its sha256 in {sums_path(path)} says so)")
 
 
 def _check_shard(store: Format, shard: int) -> None:

@@ -100,22 +100,12 @@ def missing_files(path: Path) -> list[str]:
 
 
 def skeleton_files(path: Path) -> list[str]:
-    """Return the files outside the shards that the store at `path` has or had."""
+    """Return the files outside the shards that the store at `path` has or had: those with sums."""
     if is_hdf5(path):
         return [INDEX]
     from tca.cache import zarr_skeleton
 
     return zarr_skeleton.skeleton_files(path)
-
-
-def metadata_files(path: Path) -> list[str]:
-    """Return the files of the store at `path` that have a line in `tca.sums`."""
-    if is_hdf5(path):
-        return [INDEX]
-    from tca.cache.zarr_metadata import metadata_name
-    from tca.cache.zarr_skeleton import expected_arrays
-
-    return [metadata_name(array) for array in expected_arrays(path)]
 
 
 def sum_line_damaged(data: bytes, expected: str) -> bool:

@@ -1,4 +1,4 @@
-"""`tca.sums`: the sha256 of every metadata file of the stores in one folder.
+"""`tca.sums`: the sha256 of the files outside the shards of the stores in one folder.
 
 The sums lie beside the stores: a foreign file inside a group makes zarr-python warn. They are
 written as `sha256sum` writes them, so that it checks them too.
@@ -18,7 +18,7 @@ from tca.errors import TcaError
 
 
 def sums_path(store: Path) -> Path:
-    """Return where the sha256 of every metadata file of `store` is written."""
+    """Return where the sha256 of every file of `store` outside its shards is written."""
     return store.resolve().with_name(SUMS)
 
 
@@ -39,7 +39,7 @@ def write_sums(store: Path, folder: Path, names: Iterable[str]) -> None:
 
 
 def sums_of(store: Path) -> dict[str, str]:
-    """Return the sha256 of the store's metadata files, by their names inside it.
+    """Return the sha256 of the store's files outside its shards, by their names inside it.
 
     Raises:
         TcaError: the sums cannot be read.
@@ -85,7 +85,7 @@ _WARNED: set[str] = set()
 
 
 def check_sum(store: Path | str, name: str, data: bytes, sums: Mapping[str, str]) -> None:
-    """Hold one metadata file against its sum; a store without any sums cannot be checked.
+    """Hold one file against its sum; a store without any sums cannot be checked.
 
     Raises:
         TcaError: it has changed, or has no sum where others have one.
@@ -116,6 +116,12 @@ def put_back(store: Path | str) -> str:
         f"put the file back, or run `tca cache repair {store}` and extract again, which makes that "
         "file anew and keeps what is sound"
     )
+
+
+def remedy(store: Path | str, error: OSError) -> str:
+    """Return the remedy for a file outside the shards that cannot be read."""
+    missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+    return put_back(store) if missing or isinstance(store, str) else "make it readable"
 
 
 def _sums_name(store: Path | str) -> str:

@@ -11,14 +11,14 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 
 from tca.cache.ids import encode_ids
 from tca.cache.layout import COLUMNS, Status, StoreSpec
-from tca.cache.zarr_metadata import GROUP, metadata_name
+from tca.cache.zarr_metadata import COLUMN_FILES, GROUP, metadata_name
 
 
 def write_group(folder: Path, spec: StoreSpec) -> list[str]:
     """Write the group of an empty store to `folder`, which must not exist.
 
     Returns:
-        The names of its metadata files.
+        The names of its metadata files and columns.
 
     Raises:
         TcaError: an id cannot be stored.
@@ -76,4 +76,4 @@ def write_group(folder: Path, spec: StoreSpec) -> list[str]:
         chunks=(spec.rows_per_shard,),
         fill=Status.NOT_EXTRACTED,
     )
-    return [metadata_name(name) for name in made]
+    return [*map(metadata_name, made), *COLUMN_FILES.values()]

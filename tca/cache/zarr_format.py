@@ -17,8 +17,8 @@ from tca.cache.files import remove, write_atomic
 from tca.cache.format import Array, DamageError, Extents, Format, reading_failed
 from tca.cache.ids import IdTable
 from tca.cache.layout import COLUMNS, RowTable, Status, StoreSpec
-from tca.cache.sums import put_back
-from tca.cache.zarr_metadata import Metadata, spec_from
+from tca.cache.sums import check_sum, put_back, remedy, sums_of
+from tca.cache.zarr_metadata import COLUMN_FILES, Metadata, spec_from
 from tca.cache.zarr_shard import (
     parse_chunk,
     row_offsets,
@@ -44,13 +44,15 @@ class ZarrFormat(Format):
         """Open the store at `path`, whose metadata has been read and checked.
 
         Raises:
-            TcaError: labels, ids, videos or views are missing or damaged.
+            TcaError: labels, ids, videos or views are missing, damaged or changed.
         """
         rows, width = metadata["id"]["shape"]
+        sums = sums_of(path)
         columns = {
-            name: _column(path, f"{name}/c/0", dtype, (rows,)) for name, dtype in COLUMNS.items()
+            name: _column(path, COLUMN_FILES[name], dtype, (rows,), sums)
+            for name, dtype in COLUMNS.items()
         }
-        ids = IdTable(_column(path, "id/c/0/0", np.dtype("u1"), (rows, width)))
+        ids = IdTable(_column(path, COLUMN_FILES["id"], np.dtype("u1"), (rows, width), sums))
         return cls(path, spec_from(metadata, RowTable(ids, **columns)))
 
     @override
@@ -99,11 +101,22 @@ class ZarrFormat(Format):
         return self.path / f"status/c/{shard}"
 
 
-def _column(store: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+def _column(
+    store: Path,
+    name: str,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    sums: Mapping[str, str],
+) -> Array:
     file = store / name
     try:
-        return parse_chunk(file.read_bytes(), dtype, shape)
+        data = file.read_bytes()
     except OSError as error:
-        raise reading_failed(file, error, put_back(store)) from None
+        raise reading_failed(file, error, remedy(store, error)) from None
+    try:
+        values = parse_chunk(data, dtype, shape)
     except DamageError as error:
         raise TcaError(f"{file} is damaged: {error}; {put_back(store)}.") from None
+    # After the checksum, which tells damage from a column that somebody wrote anew.
+    check_sum(store, name, data, sums)
+    return values

@@ -19,7 +19,7 @@ from tca.cache.layout import (
     Stream,
     feature_arrays,
 )
-from tca.cache.sums import check_sum, put_back, sums_of
+from tca.cache.sums import check_sum, put_back, remedy, sums_of
 from tca.errors import TcaError
 
 Metadata = dict[str, dict[str, Any]]
@@ -28,6 +28,9 @@ Metadata = dict[str, dict[str, Any]]
 Read = Callable[[str], bytes]
 
 GROUP = ""
+
+COLUMN_FILES = {**{name: f"{name}/c/0" for name in COLUMNS}, "id": "id/c/0/0"}
+"""Columns by name, and the one file of each."""
 
 
 def read_metadata(store: Path) -> Metadata:
@@ -182,7 +185,7 @@ def _read(store: Path | str, read: Read, array: str, sums: Mapping[str, str]) ->
     try:
         data = read(name)
     except OSError as error:
-        raise reading_failed(f"{store}/{name}", error, put_back(store)) from None
+        raise reading_failed(f"{store}/{name}", error, remedy(store, error)) from None
     check_sum(store, name, data, sums)
     try:
         found = json.loads(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tca.cache.skeleton import CHANGED, MISSING, Skeleton, sum_line_damaged
 from tca.cache.sums import digest, sums_of
 from tca.cache.zarr_format import ZarrFormat
 from tca.cache.zarr_metadata import (
+    COLUMN_FILES,
     GROUP,
     Metadata,
     check_version,
@@ -27,9 +28,6 @@ from tca.cache.zarr_metadata import (
 )
 from tca.cache.zarr_shard import CHECKSUM_BYTES, parse_chunk
 from tca.errors import TcaError
-
-COLUMN_FILES = {**{name: f"{name}/c/0" for name in COLUMNS}, "id": "id/c/0/0"}
-"""Columns by name, and the one file of each."""
 
 
 def examine(path: Path) -> Skeleton:
@@ -64,6 +62,7 @@ def examine(path: Path) -> Skeleton:
         if (stream := name.removesuffix(SCALE)) in STREAMS and stream not in streams
     ]
     columns = _columns(path, rows, metadata, skeleton)
+    skeleton.lost_sums = [name for name in skeleton.lost_sums if name not in skeleton.damage]
     if rows and per_shard:
         table = RowTable(
             ids=IdTable(columns["id"]) if "id" in columns else [""] * rows,
@@ -113,20 +112,9 @@ def _sound_metadata(path: Path, skeleton: Skeleton) -> Metadata:
     sums, metadata = sums_of(path), {}
     for array in expected_arrays(path):
         name = metadata_name(array)
-        try:
-            data = (path / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            skeleton.damage[name] = MISSING
+        data = _unchanged(path, name, sums, skeleton)
+        if data is None:
             continue
-        except OSError as error:
-            raise reading_failed(path / name, error) from None
-        if sums and name not in sums:
-            skeleton.lost_sums.append(name)
-        elif sums and digest(data) != sums[name]:
-            if not sum_line_damaged(data, sums[name]):
-                skeleton.damage[name] = CHANGED
-                continue
-            skeleton.lost_sums.append(name)
         try:
             parsed = json.loads(data)
         except ValueError:
@@ -135,10 +123,26 @@ def _sound_metadata(path: Path, skeleton: Skeleton) -> Metadata:
             skeleton.damage[name] = "it is not JSON"
         else:
             metadata[array] = parsed
-    for name in skeleton.damage:
-        if name in skeleton.lost_sums:
-            skeleton.lost_sums.remove(name)
     return metadata
+
+
+def _unchanged(path: Path, name: str, sums: Mapping[str, str], skeleton: Skeleton) -> bytes | None:
+    """Return the bytes of a file if they are those of its sum, or if it has none; else note why."""
+    try:
+        data = (path / name).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        skeleton.damage[name] = MISSING
+        return None
+    except OSError as error:
+        raise reading_failed(path / name, error) from None
+    if sums and name not in sums:
+        skeleton.lost_sums.append(name)
+    elif sums and digest(data) != sums[name]:
+        if not sum_line_damaged(data, sums[name]):
+            skeleton.damage[name] = CHANGED
+            return None
+        skeleton.lost_sums.append(name)
+    return data
 
 
 def _common(metadata: Metadata, skeleton: Skeleton, what: str, fact: Any) -> int | None:
@@ -177,16 +181,10 @@ def _columns(
     path: Path, rows: int | None, metadata: Metadata, skeleton: Skeleton
 ) -> dict[str, Array]:
     """Return the columns that are sound, by name, and note the rest."""
-    columns = {}
+    sums, columns = sums_of(path), {}
     for name, file in COLUMN_FILES.items():
-        try:
-            data = (path / file).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            skeleton.damage[file] = MISSING
-            continue
-        except OSError as error:
-            raise reading_failed(path / file, error) from None
-        if not rows:
+        data = _unchanged(path, file, sums, skeleton)
+        if data is None or not rows:
             continue
         shape: tuple[int, ...] = (rows,)
         if name == "id":

@@ -14,6 +14,7 @@ from example_store import Example, contents
 import tca.cache.repair as repair_module
 from tca.cache.conversion import Changes
 from tca.cache.convert import convert
+from tca.cache.failures import Failure, read_failures, write_failures
 from tca.cache.files import sole_writer
 from tca.cache.repair import Repair, repair
 from tca.cache.store import Store
@@ -443,3 +444,88 @@ def test_the_loss_of_a_whole_stream_is_noticed(
         store.write()
     assert not verify(store.path).problems
     assert files_now(store) == expected
+
+
+@pytest.mark.parametrize("column", ["label", "video", "view", "id"])
+def test_a_column_that_somebody_wrote_anew_is_noticed(tmp_path: Path, column: str) -> None:
+    import zarr
+
+    store = Example(tmp_path / "cache/train.zarr")
+    with sole_writer(store.path):
+        store.write()
+    expected = contents(store.path.parent)
+    array = zarr.open_array(store.path / column, mode="r+")
+    values = np.asarray(array[:])
+    values.flat[0] += 1
+    # Its checksum is sound.
+    array[:] = values
+    file = "id/c/0/0" if column == "id" else f"{column}/c/0"
+    with pytest.raises(TcaError, match=rf"{file} has changed since the store was made"):
+        Store.open(store.path)
+    (problem,) = verify(store.path).problems
+    assert problem.file == str(store.path / file)
+    assert mended(store).files == [file]
+    assert files_now(store) == expected
+
+
+def test_sums_made_before_columns_had_any(tmp_path: Path) -> None:
+    store = Example(tmp_path / "cache/train.zarr")
+    with sole_writer(store.path):
+        store.write()
+    expected = contents(store.path.parent)
+    sums = sums_path(store.path)
+    lines = sums.read_text().splitlines(keepends=True)
+    sums.write_text("".join(line for line in lines if line.endswith("zarr.json\n")))
+    with pytest.raises(TcaError, match=r"has lost the sha256 of .+tca cache repair"):
+        Store.open(store.path)
+    done = repair(store.path)
+    assert (done.files, done.shards) == ([], [])
+    assert set(done.sums) == {"label/c/0", "id/c/0/0", "video/c/0", "view/c/0"}
+    assert contents(store.path.parent) == expected
+
+
+def test_other_labels_do_not_take_the_place_of_lost_ones(tmp_path: Path) -> None:
+    store = Example(tmp_path / "train.zarr")
+    store.write()
+    (store.path / "label/c/0").unlink()
+    before = contents(tmp_path)
+    other = Example(store.path)
+    other.table.label[0] = 2
+    with pytest.raises(TcaError, match=r"does not go with these settings: label was otherwise"):
+        other.writer()
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("store_format", "name"),
+    [("zarr", "label/c/0"), ("zarr", "motion/zarr.json"), ("hdf5", "index.h5")],
+)
+def test_what_may_not_be_read_is_to_be_made_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_format: str, name: str
+) -> None:
+    store = example(tmp_path, store_format)
+    store.write()
+    refused = store.path / name
+    real = Path.read_bytes
+
+    def refusing(path: Path) -> bytes:
+        if path == refused:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refusing)
+    with pytest.raises(TcaError, match=r"Permission denied; make it readable\.") as error:
+        Store.open(store.path)
+    assert "repair" not in str(error.value)
+
+
+def test_a_link_to_a_store_has_its_folders(tmp_path: Path) -> None:
+    store = Example(tmp_path / "disk/train.zarr")
+    store.write()
+    link = tmp_path / "cache.zarr"
+    link.symlink_to(store.path)
+    write_failures(link, 0, [Failure(3, "a.mp4", "broken")])
+    assert read_failures(store.path, [0])[3].reason == "broken"
+    flip(store.path / "label/c/0")
+    assert repair(link).aside == store.path.with_name("train.zarr.damaged")
+    assert (store.path.with_name("train.zarr.damaged") / "label/c/0").exists()
