@@ -167,7 +167,9 @@ def check_shard(
             extents = store.extents(array, shard)
         except (DamageError, OSError) as error:
             name = store.shard_name(array, shard)
-            check.problems.append(_problem(name, error, shard, array))
+            # Of HDF5, one file holds the status and all arrays.
+            if all(problem.file != name or problem.row is not None for problem in check.problems):
+                check.problems.append(_problem(name, error, shard, array))
             continue
         if status is not None:
             rows = first + np.flatnonzero(status == Status.OK)

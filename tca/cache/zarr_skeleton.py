@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tca.cache.format import Array, DamageError, reading_failed
+from tca.cache.format import CHECKSUM_BYTES, Array, DamageError, reading_failed
 from tca.cache.ids import IdTable
 from tca.cache.layout import COLUMNS, SCALE, STREAMS, RowTable, StoreSpec, Stream
 from tca.cache.skeleton import CHANGED, MISSING, Skeleton, sum_line_damaged
@@ -26,7 +26,7 @@ from tca.cache.zarr_metadata import (
     is_plain,
     metadata_name,
 )
-from tca.cache.zarr_shard import CHECKSUM_BYTES, parse_chunk
+from tca.cache.zarr_shard import parse_chunk
 from tca.errors import TcaError
 
 

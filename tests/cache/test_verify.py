@@ -178,3 +178,13 @@ def test_what_is_no_store(tmp_path: Path) -> None:
     for name in ("folder", "file", "nothing"):
         with pytest.raises(TcaError, match=name):
             verify(tmp_path / name)
+
+
+@pytest.mark.parametrize("damage", [b"", b"junk" * 1000])
+def test_a_broken_file_of_a_shard_is_one_problem(tmp_path: Path, damage: bytes) -> None:
+    example = Example(tmp_path / "train.h5")
+    example.write()
+    file = example.path / "shards/000001.h5"
+    file.write_bytes(damage)
+    (problem,) = verify(example.path).problems
+    assert (problem.file, problem.shard, problem.row) == (str(file), 1, None)
