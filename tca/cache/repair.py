@@ -126,13 +126,13 @@ def _carry_out(path: Path, found: Verification, plan: Repair) -> None:
 
 def _set_aside(path: Path, name: str) -> None:
     kept = aside(path) / name
+    if not os.path.lexists(path / name):
+        # It was missing already.
+        return
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path / name, kept)
         sync_folder(kept.parent)
         sync_folder((path / name).parent)
-    except (FileNotFoundError, NotADirectoryError):
-        # It was missing already.
-        return
     except OSError as error:
         raise writing_failed(kept, error) from None

@@ -440,6 +440,8 @@ def test_the_loss_of_a_whole_stream_is_noticed(
     # All shards: each lacks the features of that stream.
     assert done.shards == [0, 1, 2]
     assert f"{lost}/zarr.json" in done.files
+    # There was nothing to set aside.
+    assert not done.aside.exists()
     with sole_writer(store.path):
         store.write()
     assert not verify(store.path).problems
