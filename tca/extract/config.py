@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from tca.config import Section
+from tca.config import MOST, Section
 
 SPLITS = ("train", "validation", "test")
 
@@ -100,7 +100,7 @@ class ExtractConfig(Section):
         "float16", description="stored type; int8 has one float16 scale a patch"
     )
     batch_size: int = Field(
-        8, ge=1, description="videos the backbones see at once; kept in the store"
+        8, ge=1, le=MOST, description="videos the backbones see at once; kept in the store"
     )
     threads: int = Field(0, ge=0, description="decoding threads a device; 0: chosen by cores")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
