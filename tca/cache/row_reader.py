@@ -165,15 +165,11 @@ class _Part:
         bounds = self._runs(offsets)
         starts: list[int] = offsets.tolist()
         shards: list[int] = self._shards.tolist()
-        views, preadv = self._views, os.preadv
+        views, tails, preadv = self._views, self._tails, os.preadv
         tailed = check and self._gap > 0
-        alone = [
-            [*pair] for pair in (zip(views, self._tails, strict=True) if tailed else zip(views))
-        ]
         wanted = self._width + self._gap * tailed
         shard, file = -1, None
-        summed: list[int] = []
-        sums: list[int] = []
+        sums: list[int | None] = [None] * len(starts)
         first = 0
         try:
             for first, end in pairwise(bounds):
@@ -189,20 +185,21 @@ class _Part:
                         continue
                 elif end - first > 1:
                     self._read_run(file, first, end, starts[first])
-                elif preadv(file.descriptor, alone[first], starts[first]) != wanted:
-                    _read_fully(file.descriptor, alone[first], starts[first])
+                else:
+                    buffers = [views[first], tails[first]] if tailed else [views[first]]
+                    if preadv(file.descriptor, buffers, starts[first]) != wanted:
+                        _read_fully(file.descriptor, buffers, starts[first])
                 if check:
                     for number in range(first, end):
-                        summed.append(number)
-                        sums.append(crc32c(views[number]))
+                        sums[number] = crc32c(views[number])
         except (DamageError, OSError) as error:
             # A row before it may be damaged too, and is to be named then.
-            self._compare(summed, sums)
+            self._compare(sums)
             raise RowError(int(self._rows[first]), error) from None
         except RowError:
-            self._compare(summed, sums)
+            self._compare(sums)
             raise
-        self._compare(summed, sums)
+        self._compare(sums)
 
     def _look_up(self) -> None:
         """Learn where the rows lie, shard by shard; what fails here fails again when it is read."""
@@ -244,18 +241,20 @@ class _Part:
         places = self._places[first:end]
         self._out[places] = _through_library(self._format, self._array, self._rows[first:end])
 
-    def _compare(self, summed: list[int], sums: list[int]) -> None:
-        """Hold the sums of some rows against those stored with them."""
-        if not summed:
+    def _compare(self, sums: list[int | None]) -> None:
+        """Hold the sums of rows against those stored with them; None: there is none."""
+        numbers = [number for number, value in enumerate(sums) if value is not None]
+        if not numbers:
             return
         if self._files.checksum is None:
             expected = np.frombuffer(self._checksums, dtype="<u4")
         else:
             expected = self._files.checksum[self._rows]
-        wrong = np.flatnonzero(expected[summed] != np.array(sums, dtype=np.uint32))
+        found = np.array([sums[number] for number in numbers], dtype=np.uint32)
+        wrong = np.flatnonzero(expected[numbers] != found)
         if len(wrong):
             reason = DamageError("the row's checksum does not hold")
-            raise RowError(int(self._rows[summed[wrong[0]]]), reason)
+            raise RowError(int(self._rows[numbers[wrong[0]]]), reason)
 
 
 def _by_shard(ascending: Array, rows_per_shard: int) -> list[Array]:

@@ -181,6 +181,8 @@ def check_shard(
         what = store.arrays[array]
         check.rows += len(rows)
         check.bytes += len(rows) * what.row_bytes
+        # A disk is asked for the whole shard at once, instead of row by row.
+        reader.prefetch(array, rows)
         block = LIBRARY_BLOCK_BYTES if store.at_once else BLOCK_BYTES
         for bad in _bad_rows(reader, array, rows, what, max(1, block // what.row_bytes)):
             check.problems.append(
