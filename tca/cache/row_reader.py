@@ -68,12 +68,10 @@ class RowReader:
             return
         if not len(rows):
             return
-        parts = np.array_split(np.argsort(rows, kind="stable"), threads_for(out))
-        files = self._files[array]
-        side_by_side(
-            lambda order: _Part(self._format, files, array, rows[order], order, out).read(check),
-            parts,
-        )
+        order = np.argsort(rows, kind="stable")
+        reading = _Reading(self._format, self._files[array], array, rows[order], order, out)
+        side_by_side(lambda _: reading.work(check), range(threads_for(out)))
+        reading.finish()
 
     def prefetch(self, array: str, rows: Array) -> None:
         """Ask the system to read rows into its file cache, and return at once.
@@ -130,8 +128,8 @@ def _through_library(store_format: Format, array: str, rows: Array) -> Array:
     return found
 
 
-class _Part:
-    """Rows of one array, ascending, that one thread reads into `out[places]`."""
+class _Reading:
+    """Rows of one array, ascending, that some threads read together into `out[places]`."""
 
     def __init__(
         self,
@@ -143,36 +141,40 @@ class _Part:
         out: Array,
     ) -> None:
         self._format, self._files, self._array = store_format, files, array
-        self._rows, self._out = rows, out
-        self._places = places
+        self._rows, self._places, self._out = rows, places, out
         self._shards = rows // store_format.spec.rows_per_shard
         self._width = out.nbytes // len(out)
         flat = memoryview(out.reshape(-1).view(np.uint8).data)
-        starts = (places * self._width).tolist()
         # All there is to make is made before the first row is read: see above.
-        self._views = [flat[start : start + self._width] for start in starts]
+        self._views = [
+            flat[start : start + self._width] for start in (places * self._width).tolist()
+        ]
         # Where the checksums lie behind the rows, the call that reads a row brings its own.
         self._gap = gap = CHECKSUM_BYTES if store_format.checksum_behind_row else 0
         self._checksums = memoryview(bytearray(gap * len(rows)))
         self._tails = [
-            self._checksums[gap * i : gap * (i + 1)] for i in range(len(rows) if gap else 0)
+            self._checksums[gap * number : gap * (number + 1)]
+            for number in range(len(rows) if gap else 0)
         ]
-
-    def read(self, check: bool) -> None:
-        """Read all rows; raises RowError of the first that cannot be read."""
         self._look_up()
-        offsets = self._files.offset[self._rows]
-        bounds = self._runs(offsets)
-        starts: list[int] = offsets.tolist()
+        offsets = files.offset[rows]
+        self._starts: list[int] = offsets.tolist()
+        # Each thread takes the next run when it is done with one: Python's lock sees to it that no
+        # two take the same.
+        self._runs_left = pairwise(self._runs(offsets))
+        self._sums: list[int | None] = [None] * len(rows)
+        self._failures: list[RowError] = []
+
+    def work(self, check: bool) -> None:
+        """Read runs until there are none left or one failed; any number of threads may do so."""
+        views, tails, sums, starts = self._views, self._tails, self._sums, self._starts
         shards: list[int] = self._shards.tolist()
-        views, tails, preadv = self._views, self._tails, os.preadv
+        preadv = os.preadv
         tailed = check and self._gap > 0
         wanted = self._width + self._gap * tailed
         shard, file = -1, None
-        sums: list[int | None] = [None] * len(starts)
-        first = 0
-        try:
-            for first, end in pairwise(bounds):
+        for first, end in self._runs_left:
+            try:
                 if shards[first] != shard:
                     shard = shards[first]
                     file = self._files.file(shard)
@@ -189,17 +191,38 @@ class _Part:
                     buffers = [views[first], tails[first]] if tailed else [views[first]]
                     if preadv(file.descriptor, buffers, starts[first]) != wanted:
                         _read_fully(file.descriptor, buffers, starts[first])
+            except RowError as error:
+                self._failures.append(error)
+            except (DamageError, OSError) as error:
+                self._failures.append(RowError(int(self._rows[first]), error))
+            else:
                 if check:
                     for number in range(first, end):
                         sums[number] = crc32c(views[number])
-        except (DamageError, OSError) as error:
-            # A row before it may be damaged too, and is to be named then.
-            self._compare(sums)
-            raise RowError(int(self._rows[first]), error) from None
-        except RowError:
-            self._compare(sums)
-            raise
-        self._compare(sums)
+            if self._failures:
+                # All lower rows were taken before, and whoever took one finishes it.
+                return
+
+    def finish(self) -> None:
+        """Hold the sums of the rows against those stored with them, after all threads are done.
+
+        Raises:
+            RowError: of the lowest row that could not be read or whose sum does not hold.
+        """
+        failures = self._failures
+        numbers = [number for number, value in enumerate(self._sums) if value is not None]
+        if numbers:
+            if self._files.checksum is None:
+                expected = np.frombuffer(self._checksums, dtype="<u4")
+            else:
+                expected = self._files.checksum[self._rows]
+            found = np.array([self._sums[number] for number in numbers], dtype=np.uint32)
+            wrong = np.flatnonzero(expected[numbers] != found)
+            if len(wrong):
+                reason = DamageError("the row's checksum does not hold")
+                failures.append(RowError(int(self._rows[numbers[wrong[0]]]), reason))
+        if failures:
+            raise min(failures, key=lambda failure: failure.row)
 
     def _look_up(self) -> None:
         """Learn where the rows lie, shard by shard; what fails here fails again when it is read."""
@@ -240,21 +263,6 @@ class _Part:
     def _read_through_library(self, first: int, end: int) -> None:
         places = self._places[first:end]
         self._out[places] = _through_library(self._format, self._array, self._rows[first:end])
-
-    def _compare(self, sums: list[int | None]) -> None:
-        """Hold the sums of rows against those stored with them; None: there is none."""
-        numbers = [number for number, value in enumerate(sums) if value is not None]
-        if not numbers:
-            return
-        if self._files.checksum is None:
-            expected = np.frombuffer(self._checksums, dtype="<u4")
-        else:
-            expected = self._files.checksum[self._rows]
-        found = np.array([sums[number] for number in numbers], dtype=np.uint32)
-        wrong = np.flatnonzero(expected[numbers] != found)
-        if len(wrong):
-            reason = DamageError("the row's checksum does not hold")
-            raise RowError(int(self._rows[numbers[wrong[0]]]), reason)
 
 
 def _by_shard(ascending: Array, rows_per_shard: int) -> list[Array]:
