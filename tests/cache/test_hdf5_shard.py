@@ -85,6 +85,8 @@ def test_statuses_are_found_without_hdf5(tmp_path: Path, rows_per_shard: int) ->
         assert found.tolist() == example.status[rows].tolist()
 
 
+# One that comes within a weakref's callback is lost: Python's way.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("times", [100, pytest.param(2000, marks=pytest.mark.long)])
 def test_ctrl_c_at_any_moment_leaves_no_file_behind(tmp_path: Path, times: int) -> None:
     example = Example(tmp_path / "train.h5", row_shapes={"semantic": (196, 64), "motion": (8, 5)})
