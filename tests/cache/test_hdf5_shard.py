@@ -98,6 +98,8 @@ def test_ctrl_c_at_any_moment_leaves_no_file_behind(tmp_path: Path, times: int) 
         taken.append(time.perf_counter() - begin)
     generator = np.random.default_rng(0)
     ended: Counter[str] = Counter()
+    # Where the tests run in the background, SIGINT is ignored.
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
     alarm = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         for _ in range(times):
@@ -111,6 +113,7 @@ def test_ctrl_c_at_any_moment_leaves_no_file_behind(tmp_path: Path, times: int) 
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, alarm)
+        signal.signal(signal.SIGINT, usual)
     assert ended["interrupted"]
     example.commit(writer, 0)
     assert not list(tmp_path.rglob(".*.tmp"))
