@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from example_store import Example, open_files
+from example_store import Example
 
 import tca.cache.row_files as row_files
 import tca.cache.row_reader as row_reader
@@ -107,41 +107,6 @@ def test_prefetching_what_is_not_there_is_left_to_reading(example: Example) -> N
     store.format.shard_file("motion", 0).unlink()
     store = Store.open(store.path) if store.format.name == "zarr" else store
     store.prefetch("motion", store.ready())
-
-
-FEW_DESCRIPTORS = """
-import resource, sys
-import numpy as np
-resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-from tca.cache.store import Store
-store = Store.open(sys.argv[1])
-rows = np.random.default_rng(0).permutation(store.ready())
-for name in store.streams:
-    for part in np.array_split(rows, 20):
-        found = store.read(name, part)
-        assert np.array_equal(found.reshape(len(part), -1)[:, 0].astype(int), part % 1000), name
-print(store.shards, len(rows))
-"""
-
-
-@pytest.mark.parametrize("store_format", FORMATS)
-def test_660_shards_with_256_descriptors(tmp_path: Path, store_format: str) -> None:
-    example = Example(
-        tmp_path / "train",
-        rows=660 * 8,
-        failed={},
-        row_shapes={"semantic": (1, 2), "motion": (1, 2)},
-        types={"semantic": "float16", "motion": "float32"},
-        store_format=store_format,
-    )
-    for array in example.features.values():
-        array[:] = (np.arange(example.rows) % 1000).reshape(-1, 1, 1)
-    example.write()
-    assert not open_files(example.path)
-    command = [sys.executable, "-c", FEW_DESCRIPTORS, str(example.path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "660 5280\n"
 
 
 FORKED = """
