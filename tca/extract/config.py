@@ -85,6 +85,61 @@ class MotionConfig(Section):
         return self
 
 
+class RandomViewsConfig(Section):
+    """Views of a training video: the plain one, then random ones."""
+
+    count: int = Field(
+        1, ge=1, le=255, description="views a video; the first is always the plain one"
+    )
+    scale: tuple[float, float] = Field(
+        (0.5, 1.0), description="smallest and largest share of the frame's area that is cut out"
+    )
+    aspect: tuple[float, float] = Field(
+        (0.75, 1.3333), description="narrowest and widest shape of a crop; 1 is the frame's shape"
+    )
+    flip: bool = Field(
+        False, description="mirror half of the random views; swaps labels by data.flip"
+    )
+    seed: int = Field(0, ge=0, le=MOST, description="another seed draws other views")
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> RandomViewsConfig:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError("scale must be [least, most] with 0 < least <= most <= 1")
+        if not 0.1 <= self.aspect[0] <= self.aspect[1] <= 10:
+            raise ValueError("aspect must be [least, most] with 0.1 <= least <= most <= 10")
+        if self.flip and self.count == 1:
+            raise ValueError("flip needs a count of 2 or more: the first view is never mirrored")
+        return self
+
+
+class EvenViewsConfig(Section):
+    """Views of a validation or test video: every crop at every offset; `evaluate` averages them."""
+
+    crops: Literal[1, 3] = Field(
+        1, description="1: the whole frame; 3: also the squares at both ends of its long side"
+    )
+    offsets: int = Field(1, ge=1, le=255, description="temporal offsets, evenly spread")
+
+    @model_validator(mode="after")
+    def _a_byte_numbers_them(self) -> EvenViewsConfig:
+        if self.crops * self.offsets > 255:
+            raise ValueError(
+                f"{self.crops} crops x {self.offsets} offsets are {self.crops * self.offsets} "
+                "views a video, and a store numbers 255 at most"
+            )
+        return self
+
+
+class ViewsConfig(Section):
+    """How often each video is looked at; a row a view."""
+
+    train: RandomViewsConfig = Field(RandomViewsConfig(), description="of the split train")
+    test: EvenViewsConfig = Field(
+        EvenViewsConfig(), description="of the splits validation and test"
+    )
+
+
 class ExtractConfig(Section):
     """How videos become rows."""
 
@@ -93,6 +148,7 @@ class ExtractConfig(Section):
         description="full: the whole frame resized to the square; centre: short side to the "
         "square, centre cut",
     )
+    views: ViewsConfig = Field(ViewsConfig(), description="views a video")
     min_frames: int = Field(
         8, ge=1, description="a video that breaks off counts if this many frames came before"
     )
