@@ -15,28 +15,43 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tca.extract.decoding import Picture
+from tca.extract.views import WHOLE, Crop, View, pixels
 
 Geometry = Literal["full", "centre"]
 
 
 def squares(
-    pictures: Sequence[Picture], size: int, geometry: Geometry, pixel_aspect: float = 1.0
+    pictures: Sequence[Picture],
+    size: int,
+    geometry: Geometry,
+    pixel_aspect: float = 1.0,
+    view: View = WHOLE,
 ) -> Tensor:
-    """Resize pictures to squares, bilinear, antialiased.
+    """Cut a view out of pictures and resize it to squares, bilinear, antialiased.
 
     Args:
         pictures: (H, W, 3) uint8 each; sizes may differ.
         size: side of the squares in pixels.
-        geometry: "full" takes the whole picture and cuts nothing; "centre" brings the short side
-            to `size` and cuts the centre.
+        geometry: of what the view cuts out, "full" takes all; "centre" brings the short side to
+            `size` and cuts the centre.
         pixel_aspect: width of a pixel over its height, as shown.
+        view: its crop is cut out before resizing, its flip done after; its offset is not looked at.
 
     Returns:
         (len(pictures), 3, size, size) uint8.
     """
-    if len({picture.shape for picture in pictures}) == 1:
-        return _resized(np.stack(pictures), size, geometry, pixel_aspect)
-    return torch.cat([_resized(p[None], size, geometry, pixel_aspect) for p in pictures])
+    cut = [_cut(picture, view.crop, pixel_aspect) for picture in pictures]
+    if len({picture.shape for picture in cut}) == 1:
+        made = _resized(np.stack(cut), size, geometry, pixel_aspect)
+    else:
+        made = torch.cat([_resized(p[None], size, geometry, pixel_aspect) for p in cut])
+    return made.flip(-1) if view.flip else made
+
+
+def _cut(picture: Picture, crop: Crop, pixel_aspect: float) -> Picture:
+    height, width = picture.shape[:2]
+    top, left, bottom, right = pixels(crop, height, width, pixel_aspect)
+    return picture[top:bottom, left:right]
 
 
 def _resized(pictures: Picture, size: int, geometry: Geometry, pixel_aspect: float) -> Tensor:
@@ -47,7 +62,7 @@ def _resized(pictures: Picture, size: int, geometry: Geometry, pixel_aspect: flo
         scale = size / min(height, shown)
         rows, columns = max(size, round(height * scale)), max(size, round(shown * scale))
     # (B, 3, H, W) with the channels innermost in memory, which the uint8 kernel is made for.
-    frames = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    frames = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
     if (height, width) != (rows, columns):
         frames = F.interpolate(frames, (rows, columns), mode="bilinear", antialias=True)
     top, left = (rows - size) // 2, (columns - size) // 2
