@@ -18,7 +18,7 @@ import transformers
 import tca
 from tca.cache.failures import report_failures
 from tca.cache.files import sole_writer
-from tca.cache.layout import RowTable, Status, StoreSpec, Stream, rows_per_shard, status_words
+from tca.cache.layout import Status, StoreSpec, Stream, rows_per_shard, status_words
 from tca.cache.store import Store
 from tca.cache.writer import StoreWriter
 from tca.console import ProgressLine, note, warn
@@ -27,10 +27,8 @@ from tca.extract.annotations import Annotations, read_annotations, require_video
 from tca.extract.backbones.pair import Backbones
 from tca.extract.config import FRAMES, SEGMENTS, ExtractConfig, Stage1Config
 from tca.extract.engine import run_local
+from tca.extract.rows import Rows
 from tca.extract.worker import STEPS, Job, Progress
-
-VIEWS = [{"crop": "whole", "offset": 0.0, "flip": False}]
-"""Views a video: the whole frame, no offset, no flip."""
 
 
 @dataclass(frozen=True)
@@ -98,21 +96,21 @@ def extract(
     """
     annotations = read_annotations(config.data, split)
     require_videos(annotations, allow_missing)
+    rows = Rows.of(annotations, config.data, config.extract.views)
     note(f"loading {config.semantic.weights} and R3D-18 {config.motion.weights}")
     backbones = Backbones.load(config.semantic, config.motion, folder)
     with sole_writer(store):
-        writer = _writer(store, annotations, backbones, config.extract, devices, store_format)
+        writer = _writer(store, annotations, rows, backbones, config.extract, devices, store_format)
         committed = writer.committed()
         shards = [shard for shard in range(writer.shards) if shard not in committed]
         before = sum(len(writer.shard_rows(shard)) for shard in committed)
         started = time.monotonic()
         busy = dict.fromkeys(STEPS, 0.0)
         if shards:
-            _require_room(store, writer, len(annotations.videos) - before)
+            _require_room(store, writer, len(rows.table) - before)
             if before:
                 note(f"{store} has {before} of {len(writer.spec.rows)} rows; going on.")
-            files = [video.path for video in annotations.videos]
-            job = Job(store, files, folder, config)
+            job = Job(store, rows.files, folder, config)
             with ProgressLine(f"extract {split}", len(writer.spec.rows), "videos", before) as line:
 
                 def report(progress: Progress) -> None:
@@ -153,38 +151,34 @@ def count_statuses(store: Store) -> dict[str, int]:
 def _writer(
     store: Path,
     annotations: Annotations,
+    rows: Rows,
     backbones: Backbones,
     config: ExtractConfig,
     devices: list[str],
     store_format: str | None,
 ) -> StoreWriter:
-    videos = annotations.videos
+    count = len(rows.table)
     spec = StoreSpec(
         split=annotations.split,
-        rows=RowTable(
-            ids=[video.id for video in videos],
-            label=np.array([video.label for video in videos], dtype=np.int32),
-            video=np.arange(len(videos), dtype=np.int32),
-            view=np.zeros(len(videos), dtype=np.uint8),
-        ),
+        rows=rows.table,
         streams={
-            name: Stream((len(videos), *shape), config.dtype)
+            name: Stream((count, *shape), config.dtype)
             for name, shape in backbones.row_shapes.items()
         },
-        rows_per_shard=rows_per_shard(len(videos), len(devices)),
+        rows_per_shard=rows_per_shard(count, len(devices)),
         classes=annotations.classes,
-        identity=_identity(backbones, config),
+        identity=_identity(backbones, rows, config),
         record=_record(annotations, config, devices),
         grid=backbones.grid,
     )
     return StoreWriter.open_or_create(store, spec, store_format)
 
 
-def _identity(backbones: Backbones, config: ExtractConfig) -> dict[str, Any]:
+def _identity(backbones: Backbones, rows: Rows, config: ExtractConfig) -> dict[str, Any]:
     return backbones.identity | {
         "sampling": {"frames": FRAMES, "segments": SEGMENTS, "min_frames": config.min_frames},
         "geometry": config.geometry,
-        "views": VIEWS,
+        "views": rows.identity,
         "dtype": config.dtype,
         "batch_size": config.batch_size,
     }

@@ -104,6 +104,6 @@ def _shares(crop: Crop, aspect: float) -> Box:
 
 def _uniform(text: str, count: int) -> list[float]:
     """Return `count` numbers in [0, 1) that depend on `text` alone."""
-    digest = hashlib.shake_256(text.encode()).digest(8 * count)
+    digest = hashlib.shake_256(text.encode(errors="surrogatepass")).digest(8 * count)
     words = (int.from_bytes(digest[8 * i : 8 * i + 8], "big") for i in range(count))
     return [(word >> 11) / 2**53 for word in words]

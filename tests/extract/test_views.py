@@ -1,5 +1,4 @@
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,7 +44,7 @@ def test_random_views_stay_inside_their_bounds_and_fill_them() -> None:
         assert np.histogram(place, 5, (0, 1))[0] == pytest.approx(len(place) / 5, rel=0.15)
     offsets = np.array([view.offset for view in views])
     assert np.histogram(offsets, 5, (-0.5, 0.5))[0] == pytest.approx(4000 / 5, rel=0.15)
-    assert -0.5 <= offsets.min()
+    assert offsets.min() >= -0.5
     assert offsets.max() < 0.5
     assert np.mean([view.flip for view in views]) == pytest.approx(0.5, abs=0.03)
 

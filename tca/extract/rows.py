@@ -1,0 +1,137 @@
+"""The rows of a split: one a view of a video, the views of a video side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tca.cache.layout import RowTable
+from tca.errors import UsageError
+from tca.extract.annotations import Annotations, read_flip_table
+from tca.extract.config import DataConfig, RandomViewsConfig, ViewsConfig
+from tca.extract.views import WHOLE, View, even_views, random_view
+
+
+@dataclass(frozen=True)
+class RowViews:
+    """The view that each row shows, made when it is asked for: a big split has half a million.
+
+    Attributes:
+        videos: ids, in the order of the annotations.
+        random: what random views are drawn by; None: every video gets `even`.
+        even: the views of every video, empty if they are random.
+    """
+
+    videos: list[str]
+    random: RandomViewsConfig | None
+    even: list[View]
+
+    @classmethod
+    def of(cls, config: ViewsConfig, annotations: Annotations) -> RowViews:
+        """Return random views for the split train, and even ones for the others."""
+        videos = [video.id for video in annotations.videos]
+        if annotations.split == "train":
+            return cls(videos, config.train, [])
+        return cls(videos, None, even_views(config.test))
+
+    @property
+    def per_video(self) -> int:
+        """Views of each video."""
+        return len(self.even) if self.random is None else self.random.count
+
+    def __len__(self) -> int:
+        return len(self.videos) * self.per_video
+
+    def __getitem__(self, row: int) -> View:
+        video, number = divmod(row, self.per_video)
+        if self.random is None:
+            return self.even[number]
+        return random_view(self.random, self.videos[video], number)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All that is known of the rows before extraction.
+
+    Attributes:
+        table: ids, labels, videos and views.
+        files: (N,) the file of every row, None where it is missing.
+        views: (N,) what each row shows.
+        identity: what decides the views, as JSON.
+    """
+
+    table: RowTable
+    files: list[Path | None]
+    views: RowViews
+    identity: Any
+
+    @classmethod
+    def of(cls, annotations: Annotations, data: DataConfig, config: ViewsConfig) -> Rows:
+        """Lay out the rows of a split; a mirrored view has the label of the mirrored class.
+
+        Args:
+            annotations: of the split.
+            data: names the table of classes that swap under a flip.
+            config: how many views, and which.
+
+        Raises:
+            TcaError: flips are asked for, and there is no sound table.
+        """
+        views = RowViews.of(config, annotations)
+        count = views.per_video
+        number = np.arange(len(annotations.videos), dtype=np.int32)
+        label = np.array([video.label for video in annotations.videos], dtype=np.int32)
+        label = np.repeat(label, count)
+        identity: Any = [view.to_json() for view in views.even]
+        if views.random is not None:
+            pairs = None
+            if views.random.flip:
+                flipped = _flip_table(annotations, data)
+                pairs = [[one, other] for one, other in enumerate(flipped) if one < other]
+                label = _mirrored(label, views, flipped)
+            identity = _random_identity(views.random, pairs)
+        return cls(
+            table=RowTable(
+                ids=[video for video in views.videos for _ in range(count)],
+                label=label,
+                video=np.repeat(number, count),
+                view=np.tile(np.arange(count, dtype=np.uint8), len(number)),
+            ),
+            files=[video.path for video in annotations.videos for _ in range(count)],
+            views=views,
+            identity=identity,
+        )
+
+
+def _flip_table(annotations: Annotations, data: DataConfig) -> list[int]:
+    if data.flip is None:
+        raise UsageError(
+            "extract.views.train.flip needs to know which classes swap in a mirror; name SSv2's "
+            'flip.json or a file {"left/right": {"name": "name"}} as data.flip, or set '
+            "extract.views.train.flip=false."
+        )
+    return read_flip_table(data.flip, annotations.classes)
+
+
+def _mirrored(
+    label: np.ndarray[Any, np.dtype[np.int32]], views: RowViews, flipped: list[int]
+) -> np.ndarray[Any, np.dtype[np.int32]]:
+    mirrored = np.array([view.flip for view in map(views.__getitem__, range(len(views)))])
+    # An unknown label, -1, stays unknown.
+    return np.where(mirrored & (label >= 0), np.array(flipped, dtype=np.int32)[label], label)
+
+
+def _random_identity(config: RandomViewsConfig, pairs: list[list[int]] | None) -> Any:
+    if config.count == 1:
+        # Nothing is drawn; the store equals one of plain views for other splits.
+        return [WHOLE.to_json()]
+    return {
+        "count": config.count,
+        "scale": list(config.scale),
+        "aspect": list(config.aspect),
+        "flip": pairs,
+        "seed": config.seed,
+    }
