@@ -11,13 +11,14 @@ import numpy as np
 
 import tca
 from tca.cache.files import write_atomic
+from tca.charts import Line, line_chart
 from tca.console import duration
-from tca.demo.charts import Line, confusion_table, line_chart, table
+from tca.demo.confusion import confusion_table
 from tca.demo.motions import TEMPLATES, class_name
-from tca.demo.page import page
 from tca.demo.settings import BACKBONES
 from tca.demo.strips import film_strip
 from tca.fusion.evaluate.scoring import Evaluation
+from tca.page import page, table, tiles
 
 if TYPE_CHECKING:
     from tca.demo.demo import DemoResult
@@ -48,7 +49,7 @@ def _summary(result: DemoResult) -> str:
     classes = len(evaluation.classes)
     failed = sum(part.rows - part.status.get("ok", 0) for part in result.extracted.values())
     rows = sum(part.status.get("ok", 0) for part in result.extracted.values())
-    tiles = {
+    numbers = {
         f"top-1 on {evaluation.videos} held-out clips": f"{evaluation.top1:.1%}",
         "top-5": "-" if evaluation.top5 is None else f"{evaluation.top5:.1%}",
         f"chance with {classes} classes": f"{1 / classes:.1%}",
@@ -56,16 +57,12 @@ def _summary(result: DemoResult) -> str:
         f"rows extracted, {failed} failed": f"{rows}",
         "from the first frame drawn to the score": duration(sum(result.seconds.values())),
     }
-    boxes = "".join(
-        f'<div class="tile"><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>'
-        for name, value in tiles.items()
-    )
     return (
         '<p class="soft">Two frozen views of a clip, what is in it and how it moves, are extracted '
         "once and cached; a fusion model, GASM-CAST, learns on the cache which of "
         f"{classes} Something-Something-V2 templates a clip shows. The clips are rendered for this "
         "demo, and the held-out ones have shapes and textures that training never showed.</p>"
-        f'<div class="tiles">{boxes}</div>'
+        f"{tiles(numbers)}"
         f'<p class="note">{html.escape(BACKBONES)}.</p>'
     )
 

@@ -1,14 +1,19 @@
-"""Numbers of a data set in a few words: extremes, median, histogram."""
+"""Numbers of a data set in a few words: extremes, percentiles, mean, histogram."""
 
 from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import floor, log10
 
+import numpy as np
+
 MOST_BINS = 12
+
+OUTLYING = 4
+"""A histogram whose range is over this many times that of its middle 98 % has wider bins outside."""
 
 
 @dataclass(frozen=True)
@@ -16,13 +21,17 @@ class Distribution:
     """How a number is spread.
 
     Attributes:
-        min, median, max: of all values.
+        min, p5, median, mean, p95, max: of all values; p5 and p95 are percentiles.
         histogram: count by value where few differ, else by `FROM-TO` with FROM <= value < TO;
-            in ascending order, bins between that nothing falls into included.
+            in ascending order, bins between that nothing falls into included. Where a few values
+            lie far away, the first or the last bin is wider and holds them.
     """
 
     min: float
+    p5: float
     median: float
+    mean: float
+    p95: float
     max: float
     histogram: dict[str, int]
 
@@ -32,17 +41,36 @@ def describe(values: Iterable[float]) -> Distribution | None:
     ordered = sorted(values)
     if not ordered:
         return None
-    counts: Counter[float] = Counter(ordered)
+    p5, p95 = (float(number) for number in np.percentile(ordered, (5, 95)))
+    return Distribution(
+        min=ordered[0],
+        p5=p5,
+        median=statistics.median(ordered),
+        mean=statistics.fmean(ordered),
+        p95=p95,
+        max=ordered[-1],
+        histogram=_histogram(ordered),
+    )
+
+
+def _histogram(ordered: Sequence[float]) -> dict[str, int]:
+    counts = Counter(ordered)
     if len(counts) <= MOST_BINS:
-        histogram = {f"{value:.12g}": count for value, count in counts.items()}
-    else:
-        width = _bin_width(ordered[-1] - ordered[0])
-        bins = Counter(floor(value / width) for value in ordered)
-        histogram = {
-            f"{place * width:.12g}-{(place + 1) * width:.12g}": bins[place]
-            for place in range(min(bins), max(bins) + 1)
-        }
-    return Distribution(ordered[0], statistics.median(ordered), ordered[-1], histogram)
+        return {f"{value:.12g}": count for value, count in counts.items()}
+    low, high = ordered[0], ordered[-1]
+    usual_low, usual_high = (float(number) for number in np.percentile(ordered, (1, 99)))
+    if high - low > OUTLYING * (usual_high - usual_low) > 0:
+        low, high = usual_low, usual_high
+    width = _bin_width(high - low)
+    first, last = floor(low / width), floor(high / width)
+    bins = Counter(min(max(floor(value / width), first), last) for value in ordered)
+    edges = [place * width for place in range(first, last + 2)]
+    edges[0] = min(edges[0], floor(ordered[0] / width) * width)
+    edges[-1] = max(edges[-1], (floor(ordered[-1] / width) + 1) * width)
+    return {
+        f"{edges[place - first]:.12g}-{edges[place - first + 1]:.12g}": bins[place]
+        for place in range(first, last + 1)
+    }
 
 
 def _bin_width(span: float) -> float:

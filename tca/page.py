@@ -1,8 +1,9 @@
-"""The report's page around its sections: one file, nothing loaded from elsewhere."""
+"""A report as one HTML file, nothing loaded from elsewhere: the page, its tables and numbers."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping, Sequence
 from string import Template
 
 
@@ -13,6 +14,36 @@ def page(title: str, sections: list[tuple[str, str]]) -> str:
         for heading, content in sections
     )
     return _PAGE.substitute(title=html.escape(title), style=_STYLE, body=body)
+
+
+def tiles(numbers: Mapping[str, str]) -> str:
+    """Return what counts most as large numbers: by what each says, the number."""
+    boxes = "".join(
+        f'<div class="tile"><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>'
+        for name, value in numbers.items()
+    )
+    return f'<div class="tiles">{boxes}</div>'
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table; its first column and what is no number are aligned as text."""
+    head = "".join(
+        f"<th{_kind([row[place] for row in rows])}>{html.escape(name)}</th>"
+        for place, name in enumerate(columns)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{_kind([cell])}>{html.escape(str(cell))}</td>" for cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    whole = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="wide"><table>{whole}</table></div>'
+
+
+def _kind(cells: Sequence[object]) -> str:
+    """Return the class attribute of cells that hold words."""
+    return "" if all(str(cell)[:1].isdigit() for cell in cells) else ' class="words"'
 
 
 _PAGE = Template("""\
@@ -86,6 +117,11 @@ figcaption { font-size: 14.5px; font-weight: 600; display: flex; flex-wrap: wrap
 .legend { font-weight: 400; color: var(--soft); display: flex; gap: 14px; }
 .legend i { display: inline-block; width: 14px; height: 3px; margin-right: 6px;
   vertical-align: middle; }
+.bars { width: 100%; }
+.bars th, .bars td { padding: 2px 8px; border: 0; white-space: nowrap; }
+.bars th { font-weight: 400; color: var(--soft); }
+.bars .bar { width: 100%; padding: 2px 0; }
+.bars i { display: block; height: 14px; min-width: 1px; border-radius: 2px; }
 svg { width: 100%; height: auto; display: block; }
 svg .grid { stroke: var(--rule); }
 svg .mark { stroke: var(--soft); stroke-dasharray: 4 4; }

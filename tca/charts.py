@@ -1,13 +1,10 @@
-"""Charts of the report as inline SVG and HTML, in the page's colours, light or dark."""
+"""Charts as inline SVG and HTML, in the colours of `tca.page`, light or dark."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 WIDTH, HEIGHT = 460, 240
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 34
@@ -46,7 +43,7 @@ def line_chart(
         )
         parts.append(
             f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">'
-            f"{value:.2g}</text>"
+            f"{_number(value)}</text>"
         )
     for value in sorted({round(first + (last - first) * step / 6) for step in range(7)}):
         x, _ = place(value, 0)
@@ -78,51 +75,24 @@ def line_chart(
     )
 
 
-def confusion_table(confusion: np.ndarray[Any, Any], names: Sequence[str]) -> str:
-    """Return counts as a table, a row a true class, shaded by their share of the row."""
-    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    head = "".join(
-        f'<th scope="col" title="{html.escape(name)}">{number}</th>'
-        for number, name in enumerate(names, 1)
+def _number(value: float) -> str:
+    """Return what stands beside a grid line: 0.25, 4,000."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def bar_chart(title: str, bars: Sequence[tuple[str, float]], colour: str = "var(--blue)") -> str:
+    """Return a bar for each (name, value), one below the other, each with its number."""
+    longest = max((value for _, value in bars), default=0) or 1
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th><td class="bar"><i style="width:'
+        f'{100 * value / longest:.2f}%;background:{colour}"></i></td><td>{_count(value)}</td></tr>'
+        for name, value in bars
     )
-    rows = []
-    for number, name in enumerate(names):
-        cells = []
-        for column in range(len(names)):
-            count = int(confusion[number, column])
-            kind = "hit" if number == column else "miss"
-            # Paler than the full colour, so that the number can be read on it.
-            strength = round(60 * float(share[number, column]))
-            words = html.escape(f"{name}: {count} predicted as {names[column]}")
-            cells.append(
-                f'<td class="{kind}" style="--s:{strength}%" title="{words}">{count or ""}</td>'
-            )
-        rows.append(
-            f'<tr><th scope="row"><span>{number + 1}</span> {html.escape(name)}</th>'
-            f"{''.join(cells)}</tr>"
-        )
     return (
-        '<div class="wide"><table class="confusion"><thead><tr><th>true \\ predicted</th>'
-        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<figure><figcaption>{html.escape(title)}</figcaption>"
+        f'<table class="bars"><tbody>{rows}</tbody></table></figure>'
     )
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table; its first column and what is no number are aligned as text."""
-    head = "".join(
-        f"<th{_kind([row[place] for row in rows])}>{html.escape(name)}</th>"
-        for place, name in enumerate(columns)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td{_kind([cell])}>{html.escape(str(cell))}</td>" for cell in row)
-        + "</tr>"
-        for row in rows
-    )
-    whole = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class="wide"><table>{whole}</table></div>'
-
-
-def _kind(cells: Sequence[object]) -> str:
-    """Return the class attribute of cells that hold words."""
-    return "" if all(str(cell)[:1].isdigit() for cell in cells) else ' class="words"'
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
