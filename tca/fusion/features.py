@@ -13,6 +13,9 @@ from tca.fusion.model.gasm_cast import STREAMS
 STORED_TYPE = "dtype"
 """Key of `identity` that a conversion can put right."""
 
+VIEWS = "views"
+"""Key of `identity` that may differ: a model is trained on random views and scored on even ones."""
+
 
 def require_same_features(
     store: Store,
@@ -21,7 +24,7 @@ def require_same_features(
     streams: Sequence[str],
     says: str,
 ) -> None:
-    """Hold the features of `store` against those that a model is trained on.
+    """Hold the features of `store` against those that a model is trained on, views apart.
 
     Args:
         store: where a model shall be scored.
@@ -35,7 +38,7 @@ def require_same_features(
     """
 
     def read(classes: Sequence[str], identity: Mapping[str, Any]) -> dict[str, Any]:
-        unread = set(STREAMS).difference(streams)
+        unread = {VIEWS, *STREAMS}.difference(streams)
         return {
             "classes": list(classes),
             **{key: value for key, value in identity.items() if key not in unread},

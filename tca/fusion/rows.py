@@ -71,7 +71,7 @@ def split_holdout(store: Store, rows: Rows, share: float, seed: int) -> tuple[Ro
     Raises:
         TcaError: the holdout would have fewer videos than there are classes.
     """
-    videos, label = _videos(store, rows)
+    videos, label = video_labels(store, rows)
     present = np.unique(label)
     generator = np.random.default_rng(seed)
     held: list[int] = []
@@ -102,7 +102,7 @@ def split_folds(store: Store, rows: Rows, folds: int, seed: int) -> list[tuple[R
     Raises:
         TcaError: no class has as many videos as there are folds.
     """
-    videos, label = _videos(store, rows)
+    videos, label = video_labels(store, rows)
     counts = np.bincount(label)
     largest = int(counts.max())
     if not 2 <= folds <= largest:
@@ -124,7 +124,15 @@ def split_folds(store: Store, rows: Rows, folds: int, seed: int) -> list[tuple[R
     ]
 
 
-def _videos(store: Store, rows: Rows) -> tuple[Rows, Rows]:
-    """Return the videos of `rows` in ascending order and the label of each."""
-    videos, first = np.unique(store.video[rows], return_index=True)
-    return videos.astype(np.int64), store.label[rows][first].astype(np.int64)
+def video_labels(store: Store, rows: Rows) -> tuple[Rows, Rows]:
+    """Return the videos of labelled `rows` in ascending order and each one's own label.
+
+    That is the label of its first view in the store: a mirrored view may have another one, the
+    first is never mirrored.
+    """
+    labelled = np.flatnonzero(store.label >= 0)
+    by_view = labelled[np.lexsort((store.view[labelled], store.video[labelled]))]
+    every, first = np.unique(store.video[by_view], return_index=True)
+    videos = np.unique(store.video[rows])
+    label = store.label[by_view[first[np.searchsorted(every, videos)]]]
+    return videos.astype(np.int64), label.astype(np.int64)

@@ -75,6 +75,60 @@ def test_views_of_a_video_are_averaged(run: Path) -> None:
     np.testing.assert_allclose(both.probability[:6], expected)
 
 
+def test_a_video_counts_once_with_the_mean_of_the_views_that_are_there(run: Path) -> None:
+    store = moving_dot(168, classes=6, seed=1, strength=0.9)
+    by_class = np.argsort(store.label, kind="stable")
+    store.label = store.label[by_class]
+    for features in (store.semantic, store.motion):
+        features[:] = features[by_class]
+    single = evaluate(run, store)
+    assert single.videos == 168
+    # Six views of each of 28 videos; every class has 28 rows, so some videos are of two.
+    store.video = np.arange(168, dtype=np.int32) // 6
+    store.view = (np.arange(168) % 6).astype(np.uint8)
+    store.label = store.label[store.video * 6]
+    store.ids = [f"video {number}" for number in store.video]
+    # Some views have no features, those of one video none at all.
+    store.status[[0, 7, 8, 167]] = 2
+    store.status[30:36] = 1
+    result = evaluate(run, store)
+    wanted, labels = [], []
+    for video in range(28):
+        rows = np.flatnonzero((store.status == 0) & (store.video == video))
+        if len(rows):
+            wanted.append(single.probability[rows].mean(0))
+            labels.append(store.label[rows[0]])
+    assert result.videos == len(wanted) == 27
+    np.testing.assert_allclose(result.probability, wanted)
+    assert result.label.tolist() == labels
+    assert result.top1 == np.mean(np.argmax(wanted, 1) == labels)
+    assert result.ids == [f"video {video}" for video in range(28) if video != 5]
+
+
+def test_mirrored_views_of_another_class_are_no_part_of_the_mean(run: Path) -> None:
+    store = moving_dot(60, classes=6, seed=1)
+    single = evaluate(run, store)
+    store.video = np.arange(60, dtype=np.int32) // 3
+    store.view = (np.arange(60) % 3).astype(np.uint8)
+    # Of every video, view 1 is mirrored into the neighbouring class, view 2 shows the same class.
+    own = store.label[::3]
+    store.label = np.stack([own, own ^ 1, own], 1).ravel()
+    store.status[3] = 2
+    result = evaluate(run, store)
+    assert result.label.tolist() == own.tolist()
+    expected = single.probability.reshape(20, 3, 6)[:, [0, 2]].mean(1)
+    expected[1] = single.probability[5]
+    np.testing.assert_allclose(result.probability, expected)
+
+
+def test_a_run_is_scored_on_other_views_than_it_was_trained_on(tmp_path: Path) -> None:
+    plain = {"keep": "frames", "views": [{"crop": "whole", "offset": 0.0, "flip": False}]}
+    trained = moving_dot(32, identity=plain | {"views": {"count": 3, "seed": 0}})
+    scored = moving_dot(32, identity=plain, split="validation")
+    train(trained, SMALL, ONE_EPOCH, tmp_path / "run", resolved={}, selection=scored)
+    assert evaluate(tmp_path / "run", scored).videos == 32
+
+
 def test_rows_without_features_or_label_are_left_out(run: Path) -> None:
     store = moving_dot(60, classes=6, seed=1)
     store.status[:10] = 1

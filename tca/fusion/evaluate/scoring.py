@@ -28,7 +28,7 @@ from tca.fusion.inputs import batch_inputs
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.gasm_cast import GasmCast
 from tca.fusion.model.registry import build
-from tca.fusion.rows import Rows, labelled_rows, tell_incomplete
+from tca.fusion.rows import Rows, labelled_rows, tell_incomplete, video_labels
 from tca.fusion.run_folder import RunFolder
 
 BATCH_SIZE = 64
@@ -124,6 +124,9 @@ def evaluate(
 ) -> Evaluation:
     """Score a run's checkpoint on the good, labelled rows of `store`.
 
+    The probabilities of a video are averaged over its views, apart from those that a flip has given
+    another class.
+
     Args:
         run: the run folder.
         store: the split to score on.
@@ -152,7 +155,7 @@ def evaluate(
         f"does not fit the run {run}, its features differ from those trained on",
     )
     require_streams(store, model.streams, f", and the run {run} reads it")
-    usable = labelled_rows(store)
+    usable = _views_of_own_class(store, labelled_rows(store))
     if rows is not None:
         usable = usable[np.isin(usable, rows)]
     if source is None:
@@ -167,6 +170,13 @@ def evaluate(
     mean = summed / np.bincount(of_row)[:, None]
     label = store.label[usable][first].astype(np.int64)
     return _measure(run, checkpoint, store, [store.ids[usable[i]] for i in first], label, mean)
+
+
+def _views_of_own_class(store: Store, rows: Rows) -> Rows:
+    """Leave out views that show another class than their video does: mirrored ones."""
+    videos, label = video_labels(store, rows)
+    own: Rows = rows[store.label[rows] == label[np.searchsorted(videos, store.video[rows])]]
+    return own
 
 
 def _tell_seen(info: dict[str, Any], split: str) -> None:
