@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from tca.cache import native
 from tca.cache.format import Array, DamageError, Extents, Format
 
 UNKNOWN = -2
@@ -23,9 +24,12 @@ class OpenFile:
 
     Attributes:
         used: whether it was read since the last look for files to close.
+        size: its bytes when it was opened.
+        address: where they are mapped, 0 if they are not.
     """
 
     descriptor = -1
+    address = 0
 
     def __init__(self, path: Path) -> None:
         try:
@@ -34,9 +38,13 @@ class OpenFile:
             raise DamageError("the file is missing") from None
         found = os.fstat(self.descriptor)
         self.fingerprint = (found.st_ino, found.st_mtime_ns, found.st_size)
+        self.size = found.st_size
+        self.address = native.map_file(self.descriptor, self.size)
         self.used = True
 
     def __del__(self) -> None:
+        if self.address:
+            native.unmap(self.address, self.size)
         if self.descriptor >= 0:
             os.close(self.descriptor)
 
@@ -76,6 +84,13 @@ class RowFiles:
         if opened is not None:
             opened.used = True
         return opened
+
+    def readable(self, shard: int) -> OpenFile | None:
+        """Return the open file of a shard; None if its rows cannot be read from one."""
+        try:
+            return self.file(shard)
+        except (DamageError, OSError):
+            return None
 
     def _opened(self, shard: int) -> OpenFile | None:
         extents = None

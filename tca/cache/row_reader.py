@@ -17,8 +17,9 @@ from itertools import pairwise
 import numpy as np
 from awscrt.checksums import crc32c
 
+from tca.cache import native
 from tca.cache.format import ABSENT, CHECKSUM_BYTES, Array, DamageError, Format
-from tca.cache.row_files import UNKNOWN, OpenFile, OpenFiles, RowFiles
+from tca.cache.row_files import UNKNOWN, OpenFile, OpenFiles, RowFiles, open_files_allowed
 from tca.cache.threads import side_by_side, threads_for
 
 MAX_RUN = 256
@@ -69,9 +70,38 @@ class RowReader:
         if not len(rows):
             return
         order = np.argsort(rows, kind="stable")
+        if native.AVAILABLE:
+            order = order[~self._copied(array, rows[order], order, out, check)]
+            if not len(order):
+                return
         reading = _Reading(self._format, self._files[array], array, rows[order], order, out)
         side_by_side(lambda _: reading.work(check), range(threads_for(out)))
         reading.finish()
+
+    def _copied(self, array: str, rows: Array, places: Array, out: Array, check: bool) -> Array:
+        """Let `_rows.c` copy ascending rows, and return which of them it did."""
+        files = self._files[array]
+        shards = rows // self._format.spec.rows_per_shard
+        # The files of one call stay open until it returns, and others may be reading too.
+        file_of_row = np.concatenate(([0], np.cumsum(np.diff(shards) > 0)))
+        most = max(1, open_files_allowed() // 8)
+        bounds = np.searchsorted(file_of_row, range(0, file_of_row[-1] + 1 + most, most))
+        parts = []
+        for start, end in pairwise(bounds.tolist()):
+            part = slice(start, end)
+            opened = [files.readable(shard) for shard in dict.fromkeys(shards[part].tolist())]
+            parts.append(
+                native.copy_rows(
+                    opened,
+                    file_of_row[part] - file_of_row[start],
+                    files.offset[rows[part]],
+                    places[part],
+                    out,
+                    check=check,
+                    sums=None if files.checksum is None else files.checksum[rows[part]],
+                )
+            )
+        return np.concatenate(parts)
 
     def prefetch(self, array: str, rows: Array) -> None:
         """Ask the system to read rows into its file cache, and return at once.
@@ -88,13 +118,10 @@ class RowReader:
             os.posix_fadvise(file.descriptor, start, length, os.POSIX_FADV_WILLNEED)
 
     def _places(self, array: str, ascending: Array) -> Iterator[tuple[OpenFile, int]]:
-        """Yield file and offset of rows that have both, until a file cannot be read."""
+        """Yield file and offset of the rows that have both."""
         files = self._files[array]
         for rows in _by_shard(ascending, self._format.spec.rows_per_shard):
-            try:
-                file = files.file(int(rows[0]) // self._format.spec.rows_per_shard)
-            except (DamageError, OSError):
-                return
+            file = files.readable(int(rows[0]) // self._format.spec.rows_per_shard)
             if file is None:
                 continue
             for start in files.offset[rows].tolist():

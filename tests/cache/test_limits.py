@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-from tca.cache import row_reader
+from tca.cache import native, row_reader
 from tca.cache.loader import Loader
 from tca.cache.store import Store
 from tca.cache.verify import verify
 
 row_reader.threads_for = lambda out: 4
+native.AVAILABLE &= sys.argv[2] == "C"
+native.reading_threads, native.WORTH_A_THREAD = lambda: 4, 1
 stores = [Store.open(sys.argv[1]) for _ in range(3)]
 store = stores[0]
 ready = store.ready()
@@ -44,9 +46,10 @@ print(store.shards, seen, found.shards, found.problems)
 """
 
 
+@pytest.mark.parametrize("copied_by", ["C", "Python"])
 @pytest.mark.parametrize("store_format", FORMATS)
 def test_hundreds_of_shards_under_a_low_limit_of_open_files(
-    tmp_path: Path, store_format: str
+    tmp_path: Path, store_format: str, copied_by: str
 ) -> None:
     example = Example(
         tmp_path / f"train.{store_format}",
@@ -58,7 +61,7 @@ def test_hundreds_of_shards_under_a_low_limit_of_open_files(
         # Exact in half precision.
         array[:] = (np.arange(example.rows) % 1000).reshape(-1, 1, 1)
     example.write()
-    command = [sys.executable, "-c", FEW_FILES, str(example.path)]
+    command = [sys.executable, "-c", FEW_FILES, str(example.path), copied_by]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{SHARDS} {8 * SHARDS} {SHARDS} []\n"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from example_store import Example
 
+import tca.cache.native as native
 import tca.cache.row_files as row_files
 import tca.cache.row_reader as row_reader
 from tca.cache.store import Store
@@ -22,12 +23,28 @@ def example(request: pytest.FixtureRequest, tmp_path: Path) -> Example:
     return Example(tmp_path / "train", rows=61, store_format=request.param)
 
 
+@pytest.fixture(params=["by C", "by Python"], autouse=True)
+def copied(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs with `_rows.c` and without."""
+    if request.param == "by Python":
+        monkeypatch.setattr(native, "AVAILABLE", False)
+    elif not native.AVAILABLE:
+        pytest.skip("tca.cache._rows was not built, or this processor lacks what it needs")
+
+
+@pytest.fixture
+def by_python(copied: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "AVAILABLE", False)
+
+
 @pytest.mark.parametrize("check", [True, False])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_order_gives_the_same_rows(
     example: Example, monkeypatch: pytest.MonkeyPatch, check: bool, threads: int
 ) -> None:
     monkeypatch.setattr(row_reader, "threads_for", lambda rows: min(threads, len(rows)))
+    monkeypatch.setattr(native, "reading_threads", lambda: threads)
+    monkeypatch.setattr(native, "WORTH_A_THREAD", 1)
     store = example.write()
     ready = store.ready()
     generator = np.random.default_rng(0)
@@ -37,6 +54,7 @@ def test_every_order_gives_the_same_rows(
             assert np.array_equal(store.read(name, rows, check=check), array[rows])
 
 
+@pytest.mark.usefixtures("by_python")
 def test_neighbours_are_read_by_one_call(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
     store = example.write()
     calls: list[int] = []
@@ -56,6 +74,7 @@ def test_neighbours_are_read_by_one_call(example: Example, monkeypatch: pytest.M
     assert len(calls) == 8
 
 
+@pytest.mark.usefixtures("by_python")
 def test_a_call_that_ends_early_is_continued(
     example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
