@@ -119,9 +119,14 @@ def _flip_table(annotations: Annotations, data: DataConfig) -> list[int]:
 def _mirrored(
     label: np.ndarray[Any, np.dtype[np.int32]], views: RowViews, flipped: list[int]
 ) -> np.ndarray[Any, np.dtype[np.int32]]:
-    mirrored = np.array([view.flip for view in map(views.__getitem__, range(len(views)))])
+    """Return the label of every row, given that of its video."""
     # An unknown label, -1, stays unknown.
-    return np.where(mirrored & (label >= 0), np.array(flipped, dtype=np.int32)[label], label)
+    swapped = np.array([*flipped, -1], dtype=np.int32)[label]
+    # Few classes swap, and drawing every view would take seconds.
+    rows = [row for row in np.flatnonzero(swapped != label).tolist() if views[row].flip]
+    made = label.copy()
+    made[rows] = swapped[rows]
+    return made
 
 
 def _random_identity(config: RandomViewsConfig, pairs: list[list[int]] | None) -> Any:
