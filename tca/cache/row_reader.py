@@ -112,7 +112,7 @@ class RowReader:
         rows = np.sort(rows)
         # Asking for what is there already would cost a fifth of reading it: look at a few first.
         sample = rows[:: max(1, len(rows) // CACHE_SAMPLE)]
-        if all(_is_cached(file, start) for file, start in self._places(array, sample)):
+        if all(is_cached(file.descriptor, start) for file, start in self._places(array, sample)):
             return
         for file, start in self._places(array, rows):
             os.posix_fadvise(file.descriptor, start, length, os.POSIX_FADV_WILLNEED)
@@ -300,10 +300,10 @@ def _by_shard(ascending: Array, rows_per_shard: int) -> list[Array]:
     return np.split(ascending, np.flatnonzero(np.diff(shards)) + 1)
 
 
-def _is_cached(file: OpenFile, offset: int) -> bool:
+def is_cached(descriptor: int, offset: int) -> bool:
     """Tell whether a byte can be read without waiting for the disk."""
     try:
-        return os.preadv(file.descriptor, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+        return os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
     except OSError:
         # Not there, or a file system that cannot tell.
         return False
