@@ -1,8 +1,7 @@
-"""Rows out of files at memory speed: a `pread` a row, straight into the caller's buffer.
+"""Rows out of files at memory speed, straight into the caller's buffer.
 
-A row that is in the system's file cache costs one copy, which is also all that a memory map would
-do; but a short file ends a `pread` early, where it would kill a process that has it mapped. See
-docs/cache.md for both, measured.
+`native` copies them. What it leaves, because it is not there or a row is not sound, is read here by a
+`preadv` a row, and what is wrong is said; see docs/cache.md.
 
 Between two rows there is as little Python as possible: threads read and check side by side, but
 only one of them at a time can be between two rows.
