@@ -83,7 +83,8 @@ def report_failures(store: Store) -> Path | None:
     report = store.folder.with_name(store.folder.name + ".failures.csv")
     failed, known = failed_rows(store)
     if not failed:
-        remove(report)
+        if report.exists():
+            remove(report)
         return None
     text = io.StringIO(newline="")
     table = csv.writer(text)
@@ -92,5 +93,8 @@ def report_failures(store: Store) -> Path | None:
         words = status_words(int(store.status[row]))
         failure = known.get(row) or Failure(row, "", "")
         table.writerow([row, store.ids[row], store.view[row], words, failure.reason, failure.file])
-    write_atomic(report, [text.getvalue().encode(errors="surrogateescape")])
+    data = text.getvalue().encode(errors="surrogateescape")
+    # A store that is complete may lie where nothing can be written.
+    if not (report.is_file() and report.read_bytes() == data):
+        write_atomic(report, [data])
     return report

@@ -1,121 +1,177 @@
-"""The local engine: one process a device, or this process alone where there is one device.
+"""The local engine: one process a device, always.
 
-Shards are handed out one at a time, so a slow device does fewer of them. Which worker makes a shard
-changes none of its bytes.
+What kills a process (the system out of memory, a driver, a library) then kills a worker, which is
+replaced, and never the run. Which worker makes a shard changes none of its bytes.
 """
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
-import queue
+import multiprocessing.connection
+import os
 import signal
-from collections.abc import Iterator, Sequence
-from multiprocessing.process import BaseProcess
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 import torch
 
-from tca.errors import TcaError
-from tca.extract.backbones.pair import Backbones
-from tca.extract.worker import Job, Progress, Report, work
+from tca.cache.writer import StoreWriter
+from tca.extract.crew import Worker, lead
+from tca.extract.handout import Handout, exit_words
+from tca.extract.serve import STOP, Answer, Ask, Lost, Message, Stopped, Work, serve
+from tca.extract.worker import Job, Report, decoding_threads, work
 
-POLL_S = 0.5
-"""Seconds between looks at whether all workers are alive."""
+PR_SET_PDEATHSIG = 1
 
 
-def run_local(
-    job: Job, backbones: Backbones, shards: list[int], devices: list[str], report: Report
-) -> None:
+def run_local(job: Job, shards: list[int], devices: list[str], report: Report) -> None:
     """Make and commit `shards` on `devices`, calling `report` here after every batch.
 
     Args:
         job: what to make.
-        backbones: loaded already; used where one device makes a second process needless.
         shards: the shards to do.
-        devices: torch device names; a name may repeat.
-        report: called with what was done since the last call, on any device.
+        devices: torch device names, a worker each; a name may repeat.
+        report: called with what was done since the last call, on any device, and with nothing done
+            when a worker is ready.
 
     Raises:
-        TcaError: a store that cannot be written, or a worker that died; committed shards stay.
+        TcaError: a store that cannot be written, or a worker that died once too often; committed
+            shards stay.
+        KeyboardInterrupt: Ctrl-C, after the current batch.
     """
-    if len(devices) == 1:
-        work(job, backbones.to(torch.device(devices[0])), shards, report)
-        return
-    # Spawned, for CUDA does not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    tasks: Any = context.Queue()
-    for shard in shards:
-        tasks.put(shard)
-    for _ in devices:
-        tasks.put(None)
-    messages: Any = context.Queue()
-    processes = [
-        context.Process(
-            target=_work_in_process, args=(job, device, tasks, messages, len(devices)), daemon=True
-        )
-        for device in devices
-    ]
+    devices = devices[: max(1, len(shards))]
+    job = _shared_out(job, len(devices))
+    threads = max(1, torch.get_num_threads() // len(devices))
+
+    def hire(number: int) -> Worker:
+        return _Process(job, devices[number], threads if devices[number] == "cpu" else None)
+
+    handout = Handout(StoreWriter(job.store), shards)
+    lead(handout, len(devices), hire, _wait, report)
+
+
+def _shared_out(job: Job, workers: int) -> Job:
+    """Return `job` with the cores shared out among the decoding threads of all workers."""
+    extract = job.config.extract
+    if extract.threads or workers == 1:
+        return job
+    shared = extract.model_copy(update={"threads": max(1, decoding_threads() // workers)})
+    return replace(job, config=job.config.model_copy(update={"extract": shared}))
+
+
+class _Process:
+    """A worker in a process of this machine."""
+
+    def __init__(self, job: Job, device: str, threads: int | None) -> None:
+        # Forked by a server that has imported everything and touched no GPU: a replacement starts
+        # at once, and CUDA, which does not survive a fork of its own process, is not there yet.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tca.extract.worker"])
+        self.name = device
+        self.pipe, theirs = context.Pipe()
+        arguments = (work, job, device, threads, theirs, os.getcwd())
+        # No daemon: it has processes of its own.
+        self.process = context.Process(target=_run, args=arguments, name=f"tca-{device}")
+        with _without_ctrl_c():
+            self.process.start()
+        theirs.close()
+        self._stopped = False
+
+    def messages(self) -> list[Message]:
+        found: list[Message] = []
+        # It may have died, perhaps in the middle of a message.
+        with suppress(EOFError, OSError):
+            while self.pipe.poll():
+                found.append(self.pipe.recv())
+        return found
+
+    def tell(self, answer: Answer) -> None:
+        self._stopped = self._stopped or answer in (None, STOP)
+        # If it died, `ended` will say so.
+        with suppress(OSError):
+            self.pipe.send(answer)
+
+    def ended(self) -> str | None:
+        if self.process.is_alive():
+            return None
+        code = self.process.exitcode
+        return "" if code == 0 and self._stopped else exit_words(code)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+def _wait(workers: Collection[Any], seconds: float) -> None:
+    pipes = [worker.pipe for worker in workers]
+    sentinels = [worker.process.sentinel for worker in workers]
+    multiprocessing.connection.wait([*pipes, *sentinels], seconds)
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Start processes that no Ctrl-C reaches: the parent ends its workers itself."""
+    # It would let Ctrl-C through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        for process in processes:
-            process.start()
-        _listen(processes, devices, messages, report)
+        forkserver.ensure_running()
+        yield
     finally:
-        for process in processes:
-            if process.is_alive():
-                process.terminate()
-        for process in processes:
-            if process.pid is not None:
-                process.join()
-        # Nothing waits for tasks that nobody will take.
-        tasks.cancel_join_thread()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _listen(
-    processes: Sequence[BaseProcess], devices: list[str], messages: Any, report: Report
-) -> None:
-    working = set(range(len(processes)))
-    while working:
-        try:
-            message = messages.get(timeout=POLL_S)
-        except queue.Empty:
-            for number in working:
-                if not processes[number].is_alive() and messages.empty():
-                    raise TcaError(
-                        f"the worker on {devices[number]} died (exit code "
-                        f"{processes[number].exitcode}); run the command again: it goes on with "
-                        "the shards that are left."
-                    ) from None
-            continue
-        if isinstance(message, Progress):
-            report(message)
-        elif isinstance(message, BaseException):
-            raise message
-        else:
-            ended = next(n for n in working if processes[n].pid == message)
-            working.remove(ended)
+def _run(work: Work, job: Job, device: str, threads: int | None, pipe: Any, folder: str) -> None:
+    """Be a worker: its process starts here."""
+    _die_with_the_parent()
+    # The folder in which relative paths start; a process begins in that of its first ancestor.
+    os.chdir(folder)
+    sending = threading.Lock()
+    lost = False
+
+    def send(message: Message) -> None:
+        nonlocal lost
+        lost = lost or isinstance(message, Lost)
+        with sending:
+            pipe.send(message)
+
+    def answer() -> Answer:
+        found: Answer = pipe.recv()
+        if found == STOP:
+            raise Stopped
+        return found
+
+    def asked(idle: bool) -> Answer:
+        send(Ask(idle))
+        return answer()
+
+    def check() -> None:
+        if pipe.poll():
+            answer()
+
+    serve(work, job, device, threads, send, asked, check)
+    if lost:
+        # Nothing of a lost device can be tidied up, and trying to may hang.
+        os._exit(1)
 
 
-def _work_in_process(job: Job, device: str, tasks: Any, messages: Any, share: int) -> None:
-    """Run one worker and send its progress, then its process number or its error."""
-    # Ctrl-C reaches the whole process group; the parent ends its workers itself.
+def _die_with_the_parent() -> None:
+    """End this process when its parent or the server that forked it dies, whatever it does then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        if device == "cpu":
-            torch.set_num_threads(max(1, torch.get_num_threads() // share))
-        backbones = Backbones.load(job.config.semantic, job.config.motion, job.folder)
-        work(job, backbones.to(torch.device(device)), _taken(tasks), messages.put)
-        messages.put(multiprocessing.current_process().pid)
-    except Exception as error:
-        messages.put(_portable(error))
+    server = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:
+        os._exit(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
 
-def _taken(tasks: Any) -> Iterator[int]:
-    while (shard := tasks.get()) is not None:
-        yield shard
-
-
-def _portable(error: Exception) -> Exception:
-    """Return an error that survives the way to the parent."""
-    if isinstance(error, TcaError):
-        return error
-    return RuntimeError(f"{type(error).__name__}: {error}")
+    threading.Thread(target=watch, name="tca-parent", daemon=True).start()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -18,17 +19,26 @@ import transformers
 import tca
 from tca.cache.failures import report_failures
 from tca.cache.files import sole_writer
+from tca.cache.format import Array
+from tca.cache.formats import named_format
 from tca.cache.layout import Status, StoreSpec, Stream, rows_per_shard, status_words
+from tca.cache.skeleton import missing_files
 from tca.cache.store import Store
 from tca.cache.writer import StoreWriter
 from tca.console import ProgressLine, note, warn
-from tca.errors import TcaError
+from tca.errors import TcaError, UsageError
 from tca.extract.annotations import Annotations, read_annotations, require_videos
 from tca.extract.backbones.pair import Backbones
 from tca.extract.config import FRAMES, SEGMENTS, ExtractConfig, Stage1Config
 from tca.extract.engine import run_local
+from tca.extract.plan import Part, Plan, free_bytes, require_room_for, todo_bytes
 from tca.extract.rows import Rows
-from tca.extract.worker import STEPS, Job, Progress
+from tca.extract.worker import STEPS, Job, Progress, Report
+
+Engine = Callable[[Job, list[int], list[str], Report], None]
+"""Makes and commits shards on devices: `engine.run_local`, or `run` of a `RayCluster`."""
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -38,16 +48,18 @@ class ExtractSummary:
     Attributes:
         store: path of the store.
         split: name of the split.
-        rows: N.
+        part: which part of the split, "3/16"; None: all of it.
+        rows: N, or those of the part.
         status: how many rows have each status, by its name.
         done: rows made by this call; 0 if all were there.
-        seconds: time that took, loading of the backbones not included.
+        seconds: time that took, from when a worker was ready.
         busy: seconds that each step worked.
         failures: the report beside the store, None if no row failed.
     """
 
     store: Path
     split: str
+    part: str | None
     rows: int
     status: dict[str, int]
     done: int
@@ -75,6 +87,8 @@ def extract(
     config: Stage1Config,
     *,
     devices: list[str],
+    engine: Engine = run_local,
+    part: Part | None = None,
     store_format: str | None = None,
     folder: Path = Path(),
     allow_missing: bool = False,
@@ -85,93 +99,261 @@ def extract(
         split: train, validation or test.
         store: where; made if nothing is there.
         config: data set, backbones and how videos become rows.
-        devices: torch device names, one worker each.
+        devices: names of devices, one worker each.
+        engine: what makes shards on them.
+        part: make only this part of the shards, in a store of its own beside `store`.
         store_format: "zarr" or "hdf5"; None: as `store` ends, or zarr.
         folder: where relative paths of weights start.
         allow_missing: go on if videos are missing; their rows get that status.
 
     Raises:
         TcaError: annotations, weights or videos that are not there, a store made with other
-            settings or being written by another process, no room on the disk.
+            settings or being written by another process, no room on the disk, workers that die
+            again and again, or not one video that could be read.
+        KeyboardInterrupt: Ctrl-C; what was committed stays.
     """
     annotations = read_annotations(config.data, split)
     require_videos(annotations, allow_missing)
     rows = Rows.of(annotations, config.data, config.extract.views)
     note(f"loading {config.semantic.weights} and R3D-18 {config.motion.weights}")
-    backbones = Backbones.load(config.semantic, config.motion, folder)
-    with sole_writer(store):
-        writer = _writer(store, annotations, rows, backbones, config.extract, devices, store_format)
-        committed = writer.committed()
-        shards = [shard for shard in range(writer.shards) if shard not in committed]
-        before = sum(len(writer.shard_rows(shard)) for shard in committed)
-        started = time.monotonic()
-        busy = dict.fromkeys(STEPS, 0.0)
-        if shards:
-            _require_room(store, writer, len(rows.table) - before)
-            if before:
-                note(f"{store} has {before} of {len(writer.spec.rows)} rows; going on.")
-            job = Job(store, rows.files, folder, config)
-            with ProgressLine(f"extract {split}", len(writer.spec.rows), "videos", before) as line:
-
-                def report(progress: Progress) -> None:
-                    for step, seconds in progress.busy.items():
-                        busy[step] += seconds
-                    slowest = max(busy, key=lambda step: busy[step])
-                    line.advance(progress.rows, f"slowest: {slowest}")
-
-                run_local(job, backbones, shards, devices, report)
-        seconds = time.monotonic() - started
-        finished = Store.open(store)
-        failures = report_failures(finished)
+    spec = _spec(annotations, rows, config, folder, devices, part)
+    if part is not None:
+        store = part.path(store)
+    begun = _intact(store, spec, store_format)
+    mine = _shards(spec if begun is None else begun.spec, part)
+    watch = _Watch(f"extract {split}")
+    done = 0
+    if begun is None or not begun.committed().issuperset(mine):
+        made = _plan(annotations, rows, config, store, store_format, devices, part, begun, spec)
+        for what, words in made.lines():
+            note(f"{what}: {words}")
+        assert made.needed is not None
+        require_room_for(store, made.needed)
+        with sole_writer(store):
+            writer = StoreWriter.open_or_create(store, spec, store_format)
+            mine = _shards(writer.spec, part)
+            committed = writer.committed()
+            todo = [shard for shard in mine if shard not in committed]
+            done = _rows(writer.spec, todo)
+            total = _rows(writer.spec, mine)
+            if todo:
+                job = Job(store, rows.files, folder, config)
+                try:
+                    with watch.over(total, total - done):
+                        engine(job, todo, devices, watch.report)
+                except KeyboardInterrupt:
+                    left = set(todo) - writer.committed()
+                    note(f"{store} has {total - _rows(writer.spec, left):,} of {total:,} rows.")
+                    raise
+    finished = Store.open(store)
+    failures = report_failures(finished)
+    status = finished.status[[row for shard in mine for row in finished.spec.shard_rows(shard)]]
     summary = ExtractSummary(
         store=store,
         split=split,
-        rows=finished.rows,
-        status=count_statuses(finished),
-        done=finished.rows - before,
-        seconds=seconds,
-        busy=busy,
+        part=None if part is None else str(part),
+        rows=len(status),
+        status=count_statuses(status),
+        done=done,
+        seconds=watch.seconds,
+        busy=watch.busy,
         failures=failures,
     )
-    if failures is not None:
-        failed = finished.rows - summary.status.get(Status.OK.words, 0)
-        warn(f"{failed} of {finished.rows} videos have no features; reasons are in {failures}.")
+    failed = summary.rows - summary.status.get(Status.OK.words, 0)
+    if failed and failed == summary.rows and not (status == Status.MISSING).all():
+        raise TcaError(
+            f"none of the {failed:,} videos could be read; see why in {failures}, and try one with "
+            "`ffprobe`."
+        )
+    if failed:
+        warn(f"{failed:,} of {summary.rows:,} videos have no features; see why in {failures}.")
     return summary
 
 
-def count_statuses(store: Store) -> dict[str, int]:
+def plan(
+    split: str,
+    store: Path,
+    config: Stage1Config,
+    *,
+    devices: list[str],
+    part: Part | None = None,
+    store_format: str | None = None,
+    folder: Path = Path(),
+    allow_missing: bool = False,
+) -> Plan:
+    """Return what `extract` with the same arguments would do, and write nothing.
+
+    What would keep it from starting is the plan's `problem`.
+
+    Raises:
+        TcaError: annotations that cannot be read.
+        UsageError: settings that do not go together.
+    """
+    annotations = read_annotations(config.data, split)
+    rows = Rows.of(annotations, config.data, config.extract.views)
+    if part is not None:
+        store = part.path(store)
+    problems: list[str] = []
+
+    def tried(step: Callable[[], Found]) -> Found | None:
+        try:
+            return step()
+        except UsageError:
+            raise
+        except TcaError as error:
+            problems.append(str(error))
+            return None
+
+    tried(lambda: require_videos(annotations, allow_missing))
+    spec = tried(lambda: _spec(annotations, rows, config, folder, devices, part))
+    begun = None
+    if spec is not None:
+        begun = tried(lambda: _intact(store, spec, store_format))
+    elif store.exists():
+        # Its settings cannot be compared, but how far it is can be told.
+        begun = tried(lambda: StoreWriter(store))
+    made = _plan(annotations, rows, config, store, store_format, devices, part, begun, spec)
+    needed = made.needed
+    if needed is not None:
+        tried(lambda: require_room_for(store, needed))
+    return replace(made, problem=problems[0] if problems else None)
+
+
+def count_statuses(status: Array) -> dict[str, int]:
     """Return how many rows have each status that occurs, by its words."""
-    values, counts = np.unique(store.status, return_counts=True)
+    values, counts = np.unique(status, return_counts=True)
     return {
         status_words(value): count
         for value, count in zip(values.tolist(), counts.tolist(), strict=True)
     }
 
 
-def _writer(
-    store: Path,
+class _Watch:
+    """Shows the progress of all workers and adds it up, from when the first of them is ready."""
+
+    def __init__(self, what: str) -> None:
+        self.busy = dict.fromkeys(STEPS, 0.0)
+        self._what = what
+        self._line: ProgressLine | None = None
+        self._started = self._ended = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long shards were made."""
+        return self._ended - self._started
+
+    @contextmanager
+    def over(self, total: int, before: int) -> Iterator[None]:
+        """Show progress within the block, on rows of which some are there `before`."""
+        with ExitStack() as self._shown:
+            self._rows = total, before
+            try:
+                yield
+            finally:
+                if self._line is not None:
+                    self._ended = time.monotonic()
+
+    def report(self, progress: Progress) -> None:
+        """Add what a worker did."""
+        if self._line is None:
+            total, before = self._rows
+            self._started = time.monotonic()
+            line = ProgressLine(self._what, total, "videos", before)
+            self._line = self._shown.enter_context(line)
+        for step, seconds in progress.busy.items():
+            self.busy[step] += seconds
+        slowest = max(self.busy, key=lambda step: self.busy[step])
+        self._line.advance(progress.rows, f"slowest: {slowest}" if self.busy[slowest] else "")
+
+
+def _plan(
     annotations: Annotations,
     rows: Rows,
-    backbones: Backbones,
-    config: ExtractConfig,
-    devices: list[str],
+    config: Stage1Config,
+    store: Path,
     store_format: str | None,
-) -> StoreWriter:
+    devices: list[str],
+    part: Part | None,
+    begun: StoreWriter | None,
+    spec: StoreSpec | None,
+) -> Plan:
+    """Return the plan for a store that is perhaps begun; without weights, with gaps."""
+    if begun is not None:
+        spec = begun.spec
+    made = Plan(
+        split=annotations.split,
+        store=store,
+        store_format=store_format or named_format(store) or "zarr",
+        part=None if part is None else str(part),
+        videos=len(annotations.videos),
+        missing=len(annotations.missing),
+        free=free_bytes(store),
+        devices=devices,
+        batch_size=config.extract.batch_size,
+    )
+    if spec is None:
+        return made
+    mine = _shards(spec, part)
+    committed = set() if begun is None else begun.committed()
+    todo = [shard for shard in mine if shard not in committed]
+    return replace(
+        made,
+        rows=_rows(spec, mine),
+        rows_done=_rows(spec, mine) - _rows(spec, todo),
+        rows_per_shard=spec.rows_per_shard,
+        shards=len(mine),
+        shards_done=len(mine) - len(todo),
+        row_bytes=sum(stream.row_bytes for stream in spec.streams.values()),
+        needed=todo_bytes(spec, todo, rows.files),
+    )
+
+
+def _intact(store: Path, spec: StoreSpec, store_format: str | None) -> StoreWriter | None:
+    """Return the store if it is there and lacks nothing outside its shards.
+
+    Raises:
+        TcaError: it was made with other settings.
+    """
+    if not store.exists() or missing_files(store):
+        return None
+    return StoreWriter.open_or_create(store, spec, store_format)
+
+
+def _shards(spec: StoreSpec, part: Part | None) -> list[int]:
+    return list(range(spec.shards)) if part is None else part.shards(spec.shards)
+
+
+def _rows(spec: StoreSpec, shards: Iterable[int]) -> int:
+    return sum(len(spec.shard_rows(shard)) for shard in shards)
+
+
+def _spec(
+    annotations: Annotations,
+    rows: Rows,
+    config: Stage1Config,
+    folder: Path,
+    devices: list[str],
+    part: Part | None,
+) -> StoreSpec:
+    """Return what the store is made with; the backbones are loaded for it, and let go.
+
+    The parts of one store must agree on `rows_per_shard`, so that it depends on their number alone.
+    """
+    backbones = Backbones.load(config.semantic, config.motion, folder)
     count = len(rows.table)
-    spec = StoreSpec(
+    return StoreSpec(
         split=annotations.split,
         rows=rows.table,
         streams={
-            name: Stream((count, *shape), config.dtype)
+            name: Stream((count, *shape), config.extract.dtype)
             for name, shape in backbones.row_shapes.items()
         },
-        rows_per_shard=rows_per_shard(count, len(devices)),
+        rows_per_shard=rows_per_shard(count, len(devices) if part is None else part.count),
         classes=annotations.classes,
-        identity=_identity(backbones, rows, config),
-        record=_record(annotations, config, devices),
+        identity=_identity(backbones, rows, config.extract),
+        record=_record(annotations, config.extract, devices),
         grid=backbones.grid,
     )
-    return StoreWriter.open_or_create(store, spec, store_format)
 
 
 def _identity(backbones: Backbones, rows: Rows, config: ExtractConfig) -> dict[str, Any]:
@@ -203,13 +385,3 @@ def _record(annotations: Annotations, config: ExtractConfig, devices: list[str])
 
 def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-
-
-def _require_room(store: Path, writer: StoreWriter, rows: int) -> None:
-    needed = rows * sum(stream.row_bytes for stream in writer.spec.streams.values())
-    free = shutil.disk_usage(store).free
-    if needed > free:
-        raise TcaError(
-            f"{store} needs {needed / 1e9:.1f} GB more and {free / 1e9:.1f} GB are free; free some "
-            "space, or keep less with semantic.keep=mean or semantic.pool."
-        )

@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from drawn_video import write_video
+from in_process import in_process
 
 from tca.cache.files import sole_writer
 from tca.cache.layout import SCALE, Status
@@ -17,11 +19,11 @@ from tca.cache.types import decode as decode_features
 from tca.cache.types import from_numpy
 from tca.cache.zarr_shard import with_checksum
 from tca.errors import TcaError
-from tca.extract import run as run_module
 from tca.extract import worker
 from tca.extract.backbones.pair import Backbones
 from tca.extract.config import DataConfig, ExtractConfig, MotionConfig, SemanticConfig, Stage1Config
 from tca.extract.decoding import decode
+from tca.extract.engine import run_local
 from tca.extract.geometry import squares
 from tca.extract.run import extract
 
@@ -65,7 +67,8 @@ def settings(data: DataConfig, **extract_options: object) -> Stage1Config:
 
 
 def run(store: Path, config: Stage1Config, devices: tuple[str, ...] = ("cpu",)):
-    return extract("train", store, config, devices=list(devices), allow_missing=True)
+    engine = in_process if devices == ("cpu",) else run_local
+    return extract("train", store, config, devices=list(devices), engine=engine, allow_missing=True)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -218,15 +221,16 @@ def test_what_cannot_start_says_why(
     run(store, settings(data))
     with pytest.raises(TcaError, match="min_frames: expected 4, found 8"):
         run(store, settings(data, min_frames=4))
-    with sole_writer(store), pytest.raises(TcaError, match="is being written by another process"):
-        run(store, settings(data))
+    other = tmp_path / "other.zarr"
+    with sole_writer(other), pytest.raises(TcaError, match="is being written by another process"):
+        run(other, settings(data))
 
     class Full:
         free = 1000
 
-    monkeypatch.setattr(run_module.shutil, "disk_usage", lambda _: Full)
-    with pytest.raises(TcaError, match=r"needs .* GB more and 0\.0 GB are free"):
-        run(tmp_path / "other.zarr", settings(data))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Full)
+    with pytest.raises(TcaError, match=r"needs .* kB more and 1 kB are free; .* semantic\.keep"):
+        run(other, settings(data))
 
 
 def test_whatever_a_decoder_raises_costs_that_video_alone(
