@@ -24,7 +24,8 @@ from tca.demo.render import render_data_set
 from tca.demo.report import write_report
 from tca.demo.settings import BACKBONES, SETTINGS, TRAIN_CLIPS, VALIDATION_CLIPS
 from tca.errors import UsageError
-from tca.extract.data_check import DataReport, check_data
+from tca.extract.data_check import check_data
+from tca.extract.data_state import DataReport
 from tca.extract.run import ExtractSummary, extract
 from tca.fusion.evaluate.report import write_report as write_evaluation
 from tca.fusion.evaluate.scoring import Evaluation, evaluate
@@ -140,7 +141,7 @@ def run_demo(
     project, _ = load_project(folder / CONFIG_FILE, ())
     check = clock.time(
         "data check",
-        lambda: check_data(project.data, SPLITS, min_frames=project.extract.min_frames, threads=0),
+        lambda: check_data(project.data, SPLITS, min_frames=project.extract.min_frames).report,
     )
     note(f"backbones: {BACKBONES}.")
     extracted = clock.time("extract", lambda: {s: _extract(s, project, folder) for s in SPLITS})

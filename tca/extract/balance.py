@@ -12,6 +12,7 @@ class Balance:
     """Label coverage and balance of some videos.
 
     Attributes:
+        videos: how many there are, of those with a label.
         classes: classes there are.
         covered: classes with a video.
         most: the class with the most videos, and how many.
@@ -23,6 +24,7 @@ class Balance:
         effective: exp(entropy): so many classes with as many videos each would be as diverse.
     """
 
+    videos: int
     classes: int
     covered: int
     most: tuple[str, int]
@@ -45,6 +47,7 @@ def balance(counts: Mapping[str, int]) -> Balance | None:
     shares = [count / total for count in present.values()]
     entropy = -sum(share * math.log(share) for share in shares)
     return Balance(
+        videos=total,
         classes=len(counts),
         covered=len(present),
         most=(most, present[most]),

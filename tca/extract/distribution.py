@@ -13,7 +13,7 @@ import numpy as np
 MOST_BINS = 12
 
 OUTLYING = 4
-"""A histogram whose range is over this many times that of its middle 98 % has wider bins outside."""
+"""A histogram with a range over this many times that of its middle 98 % has wider outer bins."""
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,13 @@ def quoted(text: object) -> str:
     return repr(whole) if len(whole) <= 100 else repr(whole[:80] + "…")
 
 
+def printable(text: object) -> str:
+    """Return `text` for a table: what would steer a terminal, or break the line, is escaped."""
+    return "".join(
+        character if character.isprintable() else repr(character)[1:-1] for character in str(text)
+    )
+
+
 def kind_of(value: Any) -> str:
     """Return what a JSON value is, for an error message."""
     if isinstance(value, dict):

@@ -1,6 +1,5 @@
 import json
 import threading
-import time
 from collections import Counter
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,15 +10,14 @@ import av
 import numpy as np
 import pytest
 
-from tca.console import ProgressLine
 from tca.errors import TcaError, UsageError
-from tca.extract import data_check
 from tca.extract.config import DataConfig
-from tca.extract.data_check import DataReport, check_data
+from tca.extract.data_check import check_data
 from tca.extract.data_report import print_report
+from tca.extract.data_state import DataReport
 from tca.extract.decoding import Clip, VideoError, decode
 from tca.extract.distribution import describe
-from tca.extract.probe import Probe, probe
+from tca.extract.probe import probe
 from tca.extract.recognise import recognise
 
 
@@ -37,12 +35,18 @@ def write_video(path: Path, frames: int, fps: int = 12, size: tuple[int, int] = 
         container.mux(stream.encode(None))
 
 
-def check_folder(folder: Path, tmp_path: Path, threads: int = 2) -> DataReport:
+def report_of(
+    config: DataConfig, splits: list[str], min_frames: int = 8, processes: int = 1
+) -> DataReport:
+    return check_data(config, splits, min_frames=min_frames, processes=processes).report
+
+
+def check_folder(folder: Path, tmp_path: Path, processes: int = 2) -> DataReport:
     """Check every file of `folder`, all of them of one class, with 8 frames needed."""
     lines = [f"{path.name},action\n" for path in sorted(folder.iterdir())]
     (tmp_path / "all.csv").write_text("".join(lines))
     config = DataConfig(videos=folder, annotations={"train": tmp_path / "all.csv"})
-    return check_data(config, ["train"], min_frames=8, threads=threads)
+    return report_of(config, ["train"], processes=processes)
 
 
 def test_files_are_sorted_by_what_is_wrong_with_them(tmp_path: Path) -> None:
@@ -56,7 +60,7 @@ def test_files_are_sorted_by_what_is_wrong_with_them(tmp_path: Path) -> None:
     lines = ["good,a\n", "good2,b\n", "short,a\n", "zero,a\n", "text,c\n", "gone,d\n", "gone2,\n"]
     (tmp_path / "all.csv").write_text("".join(lines))
     config = DataConfig(videos=folder, annotations={"train": tmp_path / "all.csv"})
-    (report,) = check_data(config, ["train"], min_frames=8, threads=2).splits
+    (report,) = report_of(config, ["train"]).splits
     assert (report.annotated, report.found, report.usable, report.unlabelled) == (7, 5, 3, 1)
     assert report.missing == ["gone", "gone2"]
     assert [problem.id for problem in report.empty] == ["zero"]
@@ -87,14 +91,14 @@ def test_a_file_that_breaks_off_counts_what_came_before(shared: Path, tmp_path: 
     assert problem.reason.startswith("30 frames, then: ")
     # The same file where more frames are needed than came before the break.
     config = DataConfig(videos=folder, annotations={"train": tmp_path / "all.csv"})
-    (part,) = check_data(config, ["train"], min_frames=31, threads=1).splits
+    (part,) = report_of(config, ["train"], min_frames=31).splits
     assert part.broken_off == []
     assert part.usable == 0
     assert [problem.id for problem in part.unreadable] == ["late"]
 
 
 def test_odd_files_are_reported_and_none_stops_the_check(shared: Path, tmp_path: Path) -> None:
-    (report,) = check_folder(shared / "data/odd", tmp_path, threads=4).splits
+    (report,) = check_folder(shared / "data/odd", tmp_path).splits
     assert report.annotated == report.found == 12
     assert {problem.id for problem in report.empty} == {"empty_0byte", "init_only_zero_frames"}
     reasons = {problem.id: problem.reason for problem in report.unreadable}
@@ -133,7 +137,7 @@ def test_the_check_and_extraction_agree(shared: Path) -> None:
 
 def test_real_ssv2_counts_what_is_missing(shared: Path, tmp_path: Path) -> None:
     config = recognise(shared / "data/ssv2")
-    report = check_data(config, ["validation", "test"], min_frames=8, threads=2)
+    report = report_of(config, ["validation", "test"])
     validation, test = report.splits
     assert (validation.annotated, validation.found, validation.usable) == (24_777, 2, 2)
     assert len(validation.missing) == 24_775
@@ -158,39 +162,15 @@ def test_videos_of_two_splits_are_named(tmp_path: Path) -> None:
         videos=tmp_path / "videos",
         annotations={"train": tmp_path / "t.csv", "validation": tmp_path / "v.csv"},
     )
-    report = check_data(config, ["train", "validation"], min_frames=8, threads=1)
+    report = report_of(config, ["train", "validation"])
     assert report.shared == {"train+validation": ["1", "3"]}
     with pytest.raises(UsageError, match="test is not configured"):
-        check_data(config, ["train", "test"], min_frames=8, threads=1)
+        report_of(config, ["train", "test"])
 
 
-def test_threads_do_not_change_the_report(shared: Path, tmp_path: Path) -> None:
-    one, four = (check_folder(shared / "data/odd", tmp_path, threads=n) for n in (1, 4))
+def test_processes_do_not_change_the_report(shared: Path, tmp_path: Path) -> None:
+    one, four = (check_folder(shared / "data/odd", tmp_path, processes=n) for n in (1, 4))
     assert one == four
-
-
-def test_an_interrupt_does_not_wait_for_all_videos(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    for number in range(200):
-        (folder / f"{number}.mp4").write_bytes(b"x")
-    seen = []
-
-    def slow(path: Path) -> Probe:
-        seen.append(path)
-        time.sleep(0.01)
-        return Probe(frames=9)
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(data_check, "probe", slow)
-    monkeypatch.setattr(ProgressLine, "advance", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        check_folder(folder, tmp_path, threads=1)
-    assert len(seen) < 200
 
 
 def test_whatever_a_decoder_raises_belongs_to_its_video(
@@ -238,7 +218,7 @@ def test_the_report_is_json_and_a_text(
     config = DataConfig(
         videos=folder, annotations={"train": tmp_path / "all.csv"}, labels=tmp_path / "labels.txt"
     )
-    report = check_data(config, ["train"], min_frames=8, threads=1)
+    report = report_of(config, ["train"])
     document = json.loads(json.dumps(report.to_json()))
     assert document["splits"][0]["empty"][0]["id"] == "[red]x["
     assert document["splits"][0]["per_class"]["Push [/b] it"]["found"] == 1
@@ -281,10 +261,10 @@ def test_the_flip_table_is_held_against_the_classes(shared: Path, tmp_path: Path
         annotations={"train": tmp_path / "train.csv"},
         flip=labels / "flip.json",
     )
-    report = check_data(config, ["train"], min_frames=8, threads=1)
+    report = report_of(config, ["train"])
     left, right = "Swiping something to the left", "Swiping something to the right"
     assert report.flips == {left: right, right: left}
     (tmp_path / "flip.json").write_text('{"left/right": {"Swiping nothing": "x"}}')
     wrong = config.model_copy(update={"flip": tmp_path / "flip.json"})
     with pytest.raises(TcaError, match=r"flip\.json"):
-        check_data(wrong, ["train"], min_frames=8, threads=1)
+        report_of(wrong, ["train"])
