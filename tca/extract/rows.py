@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+from typing_extensions import override
 
 from tca.cache.layout import RowTable
 from tca.errors import UsageError
@@ -16,7 +18,7 @@ from tca.extract.views import WHOLE, View, even_views, random_view
 
 
 @dataclass(frozen=True)
-class RowViews:
+class RowViews(Sequence[View]):
     """The view that each row shows, made when it is asked for: a big split has half a million.
 
     Attributes:
@@ -42,14 +44,22 @@ class RowViews:
         """Views of each video."""
         return len(self.even) if self.random is None else self.random.count
 
+    @override
     def __len__(self) -> int:
         return len(self.videos) * self.per_video
 
-    def __getitem__(self, row: int) -> View:
+    @overload
+    def __getitem__(self, row: int) -> View: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[View]: ...
+    @override
+    def __getitem__(self, row: int | slice) -> View | list[View]:
+        if isinstance(row, slice):
+            return [self[one] for one in range(*row.indices(len(self)))]
         video, number = divmod(row, self.per_video)
-        if self.random is None:
-            return self.even[number]
-        return random_view(self.random, self.videos[video], number)
+        # Asked for first, so that a row past the end is an IndexError.
+        name = self.videos[video]
+        return self.even[number] if self.random is None else random_view(self.random, name, number)
 
 
 @dataclass(frozen=True)

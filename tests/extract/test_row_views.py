@@ -78,7 +78,8 @@ def test_other_splits_have_even_views_and_are_never_mirrored(
     rows = Rows.of(annotations(split), mirrors, THREE)
     expected = even_views(THREE.test)
     assert len(rows.views) == 240
-    assert [rows.views[row] for row in range(6, 18)] == 2 * expected
+    assert rows.views[6:18] == 2 * expected
+    assert list(rows.views) == 40 * expected
     assert rows.table.label.tolist() == [n % 4 - 1 for n in range(40) for _ in range(6)]
     assert [entry["crop"] for entry in rows.identity] == ["whole", "start", "end"] * 2
     assert [entry["offset"] for entry in rows.identity] == [-0.25] * 3 + [0.25] * 3
@@ -90,7 +91,7 @@ def test_one_view_is_the_plain_one_whatever_the_split() -> None:
     for split in ("train", "validation"):
         rows = Rows.of(annotations(split), DataConfig(), ViewsConfig())
         assert rows.identity == plain
-        assert list(map(rows.views.__getitem__, range(40))) == [WHOLE] * 40
+        assert list(rows.views) == [WHOLE] * 40
 
 
 def test_flips_need_a_sound_table(mirrors: DataConfig) -> None:
