@@ -39,27 +39,35 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
-def device_names(gpus: str | None, device: str | None) -> list[str]:
+def device_names(gpus: str | None, device: str | None, workers: int | None = None) -> list[str]:
     """Return the torch devices to work on, one worker each.
 
     Args:
-        gpus: GPU numbers as typed, "0,1".
+        gpus: GPU numbers as typed, "0,1", or "all".
         device: one torch device instead. With neither: the first GPU, else the CPU.
+        workers: how many workers share the CPU; a GPU has one.
 
     Raises:
         UsageError: not a list of numbers, or a device that is not here; says what there is.
     """
     if gpus is None:
-        return [str(choose_device(device or "auto"))]
-    if device is not None:
-        raise UsageError("--gpus and --device exclude each other; leave one out.")
+        chosen = choose_device(device or "auto")
+        if chosen.type != "cpu" and workers not in (None, 1):
+            raise UsageError(
+                f"--workers {workers} share a CPU: a GPU has one worker; choose GPUs with --gpus, "
+                "or add --device cpu."
+            )
+        return [str(chosen)] * (workers or 1)
+    for name, value in (("--device", device), ("--workers", workers)):
+        if value is not None:
+            raise UsageError(f"--gpus and {name} exclude each other; leave one out.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     try:
-        numbers = [int(number) for number in gpus.split(",")]
+        numbers = [*range(count)] if gpus == "all" else [int(number) for number in gpus.split(",")]
     except ValueError:
         raise UsageError(
-            f"--gpus {gpus!r} must be GPU numbers with commas between, as 0,1."
+            f"--gpus {gpus!r} must be GPU numbers with commas between, as 0,1, or all."
         ) from None
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         raise UsageError(
             f"--gpus {gpus}: PyTorch {torch.__version__} sees no CUDA GPU on this machine; leave "

@@ -37,7 +37,7 @@ class Worker(Protocol):
         """Return how it ended: "" as it should, None if it has not."""
 
     def kill(self) -> None:
-        """End it at once, and wait until it is gone."""
+        """End it at once if it has not ended, and wait until it is gone."""
 
 
 def lead(
@@ -103,6 +103,7 @@ def lead(
                         continue
                     del crew[number]
                     ready.discard(number)
+                    worker.kill()
                     ended = how.pop(number, ended)
                     if ended and not told:
                         lost = handout.died(number, worker.name, ended)

@@ -45,7 +45,7 @@ def run_local(job: Job, shards: list[int], devices: list[str], report: Report) -
         KeyboardInterrupt: Ctrl-C, after the current batch.
     """
     devices = devices[: max(1, len(shards))]
-    job = _shared_out(job, len(devices))
+    job = shared_out(job, len(devices))
     threads = max(1, torch.get_num_threads() // len(devices))
 
     def hire(number: int) -> Worker:
@@ -55,7 +55,7 @@ def run_local(job: Job, shards: list[int], devices: list[str], report: Report) -
     lead(handout, len(devices), hire, _wait, report)
 
 
-def _shared_out(job: Job, workers: int) -> Job:
+def shared_out(job: Job, workers: int) -> Job:
     """Return `job` with the cores shared out among the decoding threads of all workers."""
     extract = job.config.extract
     if extract.threads or workers == 1:
