@@ -7,8 +7,8 @@ two cores, and on many they do not share one interpreter lock.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
+import os
 import queue
 import resource
 import signal
@@ -29,8 +29,6 @@ _CONTEXT.set_forkserver_preload([__name__])
 
 # Of multiprocessing's processes, one thread at a time may start or reap any.
 _STARTING = threading.Lock()
-
-PR_SET_PDEATHSIG = 1
 
 DYING_S = 0.2
 """A process that closed its pipe is dead after so many seconds, or hangs."""
@@ -140,13 +138,20 @@ def _serve(pipe: Connection, header_only: bool, megabytes: int) -> None:
     """Inspect the files that come over `pipe` until it is closed."""
     # Ctrl-C reaches the whole process group; the parent ends its processes itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # And where the parent was killed, a decoder that hangs would stay for good.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     _confine(megabytes)
     with suppress(EOFError, OSError):
         while True:
             path: Path = pipe.recv()
             pipe.send(inspect(path, header_only))
+
+
+def _leave_with_parent() -> None:
+    """End this process, even one that hangs, when its parent was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _confine(megabytes: int) -> None:
