@@ -1,41 +1,67 @@
 """From a video file to its 16 sampled frames, whatever the file claims about itself.
 
 Headers lie about frame counts and WebM holds none, so frames are counted by decoding. Colour
-conversion, as dear as decoding itself, is done for the sampled frames alone: decoded frames are
-held until the count is known, and where they would take too much memory the video is decoded a
-second time instead.
+conversion, a fifth of the work, is done for the sampled frames alone: decoded frames are held until
+the count is known, and where they would take too much memory the video is decoded a second time
+instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import av
-import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from tca.cache.layout import Status
-from tca.extract.sampling import frame_indices
+from tca.extract.pictures import Picture, picture, turned
+from tca.extract.sampling import Indices, frame_indices
 from tca.extract.truncation import missing_bytes
+from tca.extract.video_error import VideoError
+
+__all__ = ["Clip", "Limits", "Picture", "Sample", "VideoError", "decode", "opened", "sample"]
 
 HELD_BYTES = 256 * 2**20
 """Decoded frames of one video that are held in memory; a longer video is decoded twice."""
 
-Picture = np.ndarray[Any, np.dtype[np.uint8]]
+
+@dataclass(frozen=True)
+class Limits:
+    """What a video may not exceed; see `ExtractConfig`.
+
+    Attributes:
+        frames: frames of the whole video.
+        pixels: pixels of one frame.
+    """
+
+    frames: int
+    pixels: int
 
 
-class VideoError(Exception):
-    """A video that gives no features: its row gets `status`, the report `reason`."""
+@dataclass(frozen=True)
+class Sample:
+    """Decoded frames of a video, their colours not converted yet.
 
-    def __init__(self, status: Status, reason: str) -> None:
-        super().__init__(reason)
-        self.status, self.reason = status, reason
+    Attributes:
+        frames: by number in order of presentation; all that were asked for.
+        indices: (16,) each, the frames of every offset that was asked for.
+        count: N, the frames that the decoder delivered.
+        broken: why the video ended early, None if it did not.
+        pixel_aspect: width of a pixel over its height, as shown.
+    """
+
+    frames: dict[int, av.VideoFrame]
+    indices: list[Indices]
+    count: int
+    broken: str | None
+    pixel_aspect: float
 
 
 @dataclass(frozen=True)
@@ -66,40 +92,64 @@ def decode(path: Path, *, min_frames: int = 8, offset: float = 0.0) -> Clip:
     Raises:
         VideoError: missing, empty, unreadable, no video in it, or broken off too early.
     """
+    found = sample(path, [offset], min_frames=min_frames)
+    reformatter = VideoReformatter()
+    pictures = {number: picture(frame, reformatter) for number, frame in found.frames.items()}
+    return Clip(
+        frames=[pictures[number] for number in found.indices[0].tolist()],
+        pixel_aspect=found.pixel_aspect,
+        count=found.count,
+        broken=found.broken,
+    )
+
+
+def sample(
+    path: Path, offsets: Sequence[float], *, min_frames: int, limits: Limits | None = None
+) -> Sample:
+    """Decode a video once and return the frames of all `offsets`.
+
+    Args:
+        path: any file that FFmpeg reads; its name is not trusted.
+        offsets: temporal offsets of the views.
+        min_frames: a file that breaks off counts if this many frames came before the break.
+        limits: None: there are none.
+
+    Raises:
+        VideoError: missing, empty, unreadable, no video in it, broken off too early, or over a
+            limit.
+    """
     with opened(path) as (container, stream):
-        held, count, broken = _decode_all(container, stream)
+        if limits is not None:
+            _require_size(stream.width, stream.height, limits)
+        held, count, broken = _decode_all(container, stream, limits)
         aspect = float(stream.sample_aspect_ratio or 1)
     if count == 0 and broken is None:
         raise VideoError(Status.EMPTY, "the video stream has no frame")
     if broken is not None and count < min_frames:
         after = f"after {count} frames, {min_frames} are needed"
         raise VideoError(Status.UNREADABLE, f"it breaks off {after}: {broken}")
-    wanted = frame_indices(count, offset)
+    indices = [frame_indices(count, offset) for offset in offsets]
+    wanted = sorted({number for numbers in indices for number in numbers.tolist()})
     if held is None:
         with opened(path) as (container, stream), suppress(av.FFmpegError):
-            frames = islice(in_order(container, stream), int(wanted[-1]) + 1)
+            frames = islice(in_order(container, stream), wanted[-1] + 1)
             found = {number: frame for number, frame in enumerate(frames) if number in wanted}
     else:
-        found = {number: held[number] for number in set(wanted.tolist())}
-    pictures = {number: _picture(frame) for number, frame in found.items()}
-    turned = quarter_turns(found[int(wanted[0])]) % 2
-    return Clip(
-        frames=[pictures[number] for number in wanted.tolist()],
-        pixel_aspect=1 / aspect if turned else aspect,
-        count=count,
-        broken=broken,
-    )
+        found = {number: held[number] for number in wanted}
+    if turned(found[wanted[0]]):
+        aspect = 1 / aspect
+    return Sample(found, indices, count, broken, aspect)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file and its first video stream.
+    """Open a file and its first video stream; the cover of a song is none.
 
     Raises:
         VideoError: the file cannot be opened or holds no video.
     """
     try:
-        if path.stat().st_size == 0:
+        if path.stat().st_size == 0 and path.is_file():
             raise VideoError(Status.EMPTY, "the file has 0 bytes")
         # `file:`, or a colon in the name chooses a protocol; the white list, or a playlist in
         # disguise reads from the network.
@@ -113,11 +163,12 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     except (av.FFmpegError, OSError) as error:
         raise VideoError(Status.UNREADABLE, error.strerror or str(error)) from None
     with container:
-        stream = next(iter(container.streams.video), None)
+        streams = container.streams.video
+        stream = next((s for s in streams if not s.disposition & Disposition.attached_pic), None)
         if stream is None:
             raise VideoError(Status.UNREADABLE, "the file has no video stream")
-        # One thread a video: the pool decodes many at once, and with several a broken video would
-        # lose a number of frames that depends on the machine.
+        # One thread a video: many are decoded at once, and with several a broken video would lose
+        # a number of frames that depends on the machine.
         stream.thread_count = 1
         yield container, stream
 
@@ -140,7 +191,7 @@ def in_order(container: InputContainer, stream: VideoStream) -> Iterator[av.Vide
 
 
 def _decode_all(
-    container: InputContainer, stream: VideoStream
+    container: InputContainer, stream: VideoStream, limits: Limits | None
 ) -> tuple[list[av.VideoFrame] | None, int, str | None]:
     """Return the frames (None if they take too much memory), their count, why they broke off."""
     held: list[av.VideoFrame] | None = []
@@ -148,6 +199,11 @@ def _decode_all(
     try:
         for frame in in_order(container, stream):
             count += 1
+            if limits is not None:
+                _require_size(frame.width, frame.height, limits)
+                if count > limits.frames:
+                    reason = f"it has more than {limits.frames:,} frames (extract.max_frames)"
+                    raise VideoError(Status.UNREADABLE, reason)
             if held is not None:
                 held.append(frame)
                 size += sum(plane.buffer_size for plane in frame.planes)
@@ -158,13 +214,10 @@ def _decode_all(
     return held, count, None
 
 
-def _picture(frame: av.VideoFrame) -> Picture:
-    """Return RGB (H, W, 3) the right way up."""
-    try:
-        rgb = frame.to_ndarray(format="rgb24")
-    except (av.FFmpegError, ValueError) as error:
-        raise VideoError(Status.UNREADABLE, f"its colours cannot be read ({error})") from None
-    return np.ascontiguousarray(np.rot90(rgb, quarter_turns(frame)), dtype=np.uint8)
+def _require_size(width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.pixels:
+        reason = f"its frames of {width}x{height} pixels are over {limits.pixels:,}"
+        raise VideoError(Status.UNREADABLE, f"{reason} (extract.max_pixels)")
 
 
 def quarter_turns(frame: av.VideoFrame) -> int:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tca.extract.decoding import Picture
+from tca.extract.pictures import Picture
 from tca.extract.views import WHOLE, Crop, View, pixels
 
 Geometry = Literal["full", "centre"]

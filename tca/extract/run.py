@@ -137,7 +137,7 @@ def extract(
             done = _rows(writer.spec, todo)
             total = _rows(writer.spec, mine)
             if todo:
-                job = Job(store, rows.files, folder, config)
+                job = Job(store, rows.files, rows.views, folder, config)
                 try:
                     with watch.over(total, total - done):
                         engine(job, todo, devices, watch.report)

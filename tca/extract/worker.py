@@ -1,18 +1,18 @@
 """One device's pipeline: decode, batch, map, write; each step runs while the others do.
 
-Videos are decoded by a pool of threads (PyAV and the resizing release the interpreter lock), the
-device's own thread batches and maps, one more thread writes whole shards. What is decoded ahead and
-what waits to be written is bounded, so the slowest step sets the speed.
+Videos are decoded by processes that write into memory shared with this one, the device's own thread
+maps batch after batch, one more thread writes whole shards. What is decoded ahead and what waits to
+be written is bounded, so the slowest step sets the speed.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,15 @@ from tca.cache.types import encode, finite, to_numpy
 from tca.cache.writer import StoreWriter
 from tca.device import out_of_memory
 from tca.errors import TcaError
+from tca.extract import decoder
 from tca.extract.backbones.pair import Backbones
+from tca.extract.batch_buffers import BatchBuffers
 from tca.extract.config import ExtractConfig, Stage1Config
-from tca.extract.decoding import VideoError, decode
-from tca.extract.geometry import squares
+from tca.extract.decoder import Settings, Task
+from tca.extract.decoders import SLOTS, Batch, Decoders, Wanted
+from tca.extract.decoding import Limits
+from tca.extract.video_error import VideoError
+from tca.extract.views import View
 
 STEPS = ("decode", "map", "write")
 
@@ -41,12 +46,14 @@ class Job:
     Attributes:
         store: path of the store, which exists.
         files: (N,) the file of every row, None where it is missing.
+        views: (N,) what each row shows of its file.
         folder: where relative paths of weights start.
         config: the settings of stage 1.
     """
 
     store: Path
     files: list[Path | None]
+    views: Sequence[View]
     folder: Path
     config: Stage1Config
 
@@ -58,7 +65,7 @@ class Progress:
     Attributes:
         rows: rows finished, failed ones included.
         failed: rows that failed.
-        busy: seconds that each step worked; of the decoding threads, the average.
+        busy: seconds that each step worked; of the decoders, the average.
     """
 
     rows: int = 0
@@ -67,7 +74,6 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-Decoded = tuple[Tensor, Tensor] | VideoError
 
 
 def work(job: Job, backbones: Backbones, shards: Iterable[int], report: Report) -> None:
@@ -78,124 +84,81 @@ def work(job: Job, backbones: Backbones, shards: Iterable[int], report: Report) 
     """
     writer = StoreWriter(job.store)
     config = job.config.extract
-    threads = config.threads or decoding_threads()
     with (
-        # Resizing inside a decoding thread must not start threads of its own.
-        ThreadPoolExecutor(
-            threads, "tca-decode", initializer=torch.set_num_threads, initargs=(1,)
-        ) as decoders,
+        _decoders(job, backbones, writer, shards) as decoders,
         ThreadPoolExecutor(1, "tca-write") as writing,
     ):
-        batches = _batches(writer, shards, config.batch_size)
-        ahead = _Ahead(job, decoders, batches, 2 * config.batch_size)
         pending: Future[float] | None = None
         arrays = list(feature_arrays(writer.spec.streams))
         shard = _Shard(arrays)
-        try:
-            for number, rows, last, decoded in ahead:
-                started = time.perf_counter()
-                try:
-                    features = _mapped(backbones, decoded, config)
-                except RuntimeError as error:
-                    if not out_of_memory(error):
-                        raise
-                    raise TcaError(
-                        f"not enough memory for {config.batch_size} videos at once; free some, or "
-                        "lower extract.batch_size (a store keeps the one that it was begun with)."
-                    ) from None
-                progress = Progress(rows=len(rows), failed=shard.add(job, rows, decoded, features))
-                progress.busy["map"] = time.perf_counter() - started
-                progress.busy["decode"] = ahead.take_busy() / threads
-                if last:
-                    # One shard waits at most: more would pile up in memory behind a slow disk.
-                    progress.busy["write"] = pending.result() if pending else 0.0
-                    pending = writing.submit(_commit, writer, number, shard)
-                    shard = _Shard(arrays)
-                report(progress)
-            if pending is not None:
-                report(Progress(busy=dict.fromkeys(STEPS, 0.0) | {"write": pending.result()}))
-        finally:
-            ahead.cancel()
+        for batch in decoders:
+            started = time.perf_counter()
+            try:
+                features = _mapped(backbones, batch, config)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                raise TcaError(
+                    f"not enough memory for {config.batch_size} videos at once; free some, or "
+                    "lower extract.batch_size (a store keeps the one that it was begun with)."
+                ) from None
+            decoders.give_back(batch)
+            failed = shard.add(job, batch, features)
+            progress = Progress(rows=len(batch.rows), failed=failed)
+            progress.busy["map"] = time.perf_counter() - started
+            progress.busy["decode"] = batch.seconds / decoders.processes
+            if batch.last:
+                # One shard waits at most: more would pile up in memory behind a slow disk.
+                progress.busy["write"] = pending.result() if pending else 0.0
+                pending = writing.submit(_commit, writer, batch.shard, shard)
+                shard = _Shard(arrays)
+            report(progress)
+        if pending is not None:
+            report(Progress(busy=dict.fromkeys(STEPS, 0.0) | {"write": pending.result()}))
 
 
 def decoding_threads() -> int:
-    """Return one thread a core that this process may use, 16 at most."""
+    """Return one a core that this process may use, 16 at most."""
     return min(16, len(os.sched_getaffinity(0)))
 
 
-Batch = tuple[int, range, bool]
+def _decoders(
+    job: Job, backbones: Backbones, writer: StoreWriter, shards: Iterable[int]
+) -> Decoders:
+    extract = job.config.extract
+    sizes = backbones.semantic.size, backbones.motion.size
+    return Decoders(
+        _wanted(job, writer, shards),
+        BatchBuffers(SLOTS, extract.batch_size, *sizes),
+        Settings(
+            geometry=extract.geometry,
+            min_frames=extract.min_frames,
+            limits=Limits(extract.max_frames, extract.max_pixels),
+            megabytes=extract.max_megabytes,
+        ),
+        processes=extract.threads or decoding_threads(),
+        seconds=extract.max_seconds,
+        draw=decoder.draw,
+    )
 
 
-def _batches(writer: StoreWriter, shards: Iterable[int], size: int) -> Iterator[Batch]:
-    """Yield (shard, rows, whether they are its last) for fixed ranges of each shard."""
+def _wanted(job: Job, writer: StoreWriter, shards: Iterable[int]) -> Iterator[Wanted]:
+    """Yield fixed ranges of each shard's rows; views of one video that meet there are one task."""
+    size = job.config.extract.batch_size
     for shard in shards:
         rows = writer.shard_rows(shard)
         for start in range(rows.start, rows.stop, size):
-            stop = min(start + size, rows.stop)
-            yield shard, range(start, stop), stop == rows.stop
-
-
-class _Ahead:
-    """Batches in order with their decoded videos; some `room` videos are decoded ahead of use."""
-
-    def __init__(
-        self,
-        job: Job,
-        pool: ThreadPoolExecutor,
-        batches: Iterator[Batch],
-        room: int,
-    ) -> None:
-        self._job, self._pool, self._room = job, pool, room
-        self._batches = batches
-        self._queue: deque[tuple[Batch, list[Future[tuple[Decoded, float]]]]] = deque()
-        self._busy = 0.0
-
-    def __iter__(self) -> Iterator[tuple[int, range, bool, list[Decoded]]]:
-        self._fill()
-        while self._queue:
-            (shard, rows, last), futures = self._queue.popleft()
-            results = [future.result() for future in futures]
-            self._busy += sum(seconds for _, seconds in results)
-            self._fill()
-            yield shard, rows, last, [decoded for decoded, _ in results]
-
-    def take_busy(self) -> float:
-        """Return the seconds spent decoding since the last call, over all threads."""
-        busy, self._busy = self._busy, 0.0
-        return busy
-
-    def cancel(self) -> None:
-        """Drop what was not begun."""
-        for _, futures in self._queue:
-            for future in futures:
-                future.cancel()
-
-    def _fill(self) -> None:
-        while sum(len(futures) for _, futures in self._queue) < self._room:
-            batch = next(self._batches, None)
-            if batch is None:
-                return
-            futures = [self._pool.submit(self._decode, row) for row in batch[1]]
-            self._queue.append((batch, futures))
-
-    def _decode(self, row: int) -> tuple[Decoded, float]:
-        started = time.perf_counter()
-        config = self._job.config
-        try:
-            path = self._job.files[row]
-            if path is None:
-                raise VideoError(Status.MISSING, "no file of this id")
-            clip = decode(path, min_frames=config.extract.min_frames)
-            shape = config.extract.geometry, clip.pixel_aspect
-            frames = squares(clip.frames[::2], config.semantic.size, *shape)
-            pictures = squares(clip.frames, config.motion.size, *shape)
-            return (frames, pictures), time.perf_counter() - started
-        except VideoError as error:
-            return error, time.perf_counter() - started
-        except Exception as error:
-            # Whatever else a file brings the decoder to belongs to the video, not to the run.
-            reason = f"{type(error).__name__}: {error}"
-            return VideoError(Status.UNREADABLE, reason), time.perf_counter() - started
+            some = range(start, min(start + size, rows.stop))
+            tasks: list[Task] = []
+            failed: dict[int, VideoError] = {}
+            for path, same in groupby(some, job.files.__getitem__):
+                places = [row - start for row in same]
+                if path is None:
+                    missing = VideoError(Status.MISSING, "no file of this id")
+                    failed |= dict.fromkeys(places, missing)
+                else:
+                    tasks.append(Task(path, tuple((n, job.views[start + n]) for n in places)))
+            yield Wanted(shard, some, some.stop == rows.stop, tasks, failed)
 
 
 class _Shard:
@@ -206,46 +169,39 @@ class _Shard:
         self.status: list[int] = []
         self.failures: list[Failure] = []
 
-    def add(self, job: Job, rows: range, decoded: list[Decoded], features: dict[str, Array]) -> int:
+    def add(self, job: Job, batch: Batch, features: dict[str, Array]) -> int:
         """Add a batch and return how many of its rows failed."""
         before = len(self.failures)
-        for place, (row, result) in enumerate(zip(rows, decoded, strict=True)):
-            failed = isinstance(result, VideoError)
+        for place, (row, error) in enumerate(zip(batch.rows, batch.outcomes, strict=True)):
             for name, values in self.features.items():
-                values.append(None if failed else features[name][place])
-            self.status.append(result.status if isinstance(result, VideoError) else Status.OK)
-            if isinstance(result, VideoError):
-                self.failures.append(Failure(row, str(job.files[row] or ""), result.reason))
+                values.append(None if error else features[name][place])
+            self.status.append(error.status if error else Status.OK)
+            if error:
+                self.failures.append(Failure(row, str(job.files[row] or ""), error.reason))
         return len(self.failures) - before
 
 
-def _mapped(
-    backbones: Backbones, decoded: list[Decoded], config: ExtractConfig
-) -> dict[str, Array]:
+def _mapped(backbones: Backbones, batch: Batch, config: ExtractConfig) -> dict[str, Array]:
     """Return the features of one batch; a failed video leaves its place empty.
 
-    A video whose features the stored type cannot hold becomes a failed one in `decoded`.
+    A video whose features the stored type cannot hold becomes a failed one in the batch.
 
     Every batch has `batch_size` places, so that a row is computed by the same kernels wherever it
     lies.
     """
-    good = [(place, d) for place, d in enumerate(decoded) if not isinstance(d, VideoError)]
+    good = [place for place, error in enumerate(batch.outcomes) if error is None]
     if not good:
         return {}
-    size = (config.batch_size,)
-    frames, clips = (torch.zeros(size + t.shape, dtype=torch.uint8) for t in good[0][1])
-    for place, (frame, clip) in good:
-        frames[place], clips[place] = frame, clip
+    frames, clips = batch.frames, batch.clips
     if torch.cuda.is_available():
         frames, clips = frames.pin_memory(), clips.pin_memory()
     features: dict[str, Tensor] = {}
     for name, tensor in backbones(frames, clips, config.precision).items():
         features |= encode(name, tensor, config.dtype)
     reason = f"its features are no finite numbers in {config.dtype}"
-    sound = finite(features)[[place for place, _ in good]].tolist()
-    for (place, _), fine in zip(good, sound, strict=True):
+    for place, fine in zip(good, finite(features)[good].tolist(), strict=True):
         if not fine:
-            decoded[place] = VideoError(Status.UNREADABLE, reason)
+            batch.outcomes[place] = VideoError(Status.UNREADABLE, reason)
     return {name: to_numpy(tensor.cpu()) for name, tensor in features.items()}
 
 

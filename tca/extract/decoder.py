@@ -1,0 +1,148 @@
+"""What one decoding process does: video after video, each into its places of a shared batch."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from av.video.reformatter import VideoReformatter
+
+from tca.cache.layout import Status
+from tca.extract.batch_buffers import BatchBuffers
+from tca.extract.decoding import Limits, Sample, sample
+from tca.extract.geometry import Geometry, squares
+from tca.extract.pictures import Picture, picture
+from tca.extract.video_error import VideoError
+from tca.extract.views import View
+
+PICTURE_BYTES = 64 * 2**20
+"""RGB pictures of one video that are in memory at once; at least two."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every video is decoded.
+
+    Attributes:
+        geometry: see `squares`.
+        min_frames: see `sample`.
+        limits: on the video.
+        megabytes: memory that a decoder may take beyond what it starts with.
+    """
+
+    geometry: Geometry
+    min_frames: int
+    limits: Limits
+    megabytes: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """One video and where its views go.
+
+    Attributes:
+        path: the file.
+        views: (place in the batch, view) each.
+        slot: the buffer of the batch.
+    """
+
+    path: Path
+    views: tuple[tuple[int, View], ...]
+    slot: int = 0
+
+
+Draw = Callable[[Task, BatchBuffers, Settings], None]
+
+
+def serve(fds: Sequence[int], buffers: BatchBuffers, settings: Settings, draw: Draw) -> None:
+    """Do the tasks that come over `fds[0]`, in the memory behind `fds[1]`, until they end."""
+    _confine(settings.megabytes)
+    torch.set_num_threads(1)
+    buffers = buffers.mapped(fds[1])
+    with Connection(fds[0]) as connection, suppress(EOFError, OSError):
+        connection.send_bytes(b"ready")
+        while True:
+            task: Task = connection.recv()
+            started = time.process_time()
+            error = _attempt(task, buffers, settings, draw)
+            seconds = time.process_time() - started
+            status, reason = (error.status, error.reason) if error else (Status.OK, "")
+            # Not pickled: what a hostile video made of this process could run code in its parent.
+            connection.send_bytes(json.dumps([seconds, status, reason]).encode())
+
+
+def draw(task: Task, buffers: BatchBuffers, settings: Settings) -> None:
+    """Decode a video once and fill the places of its views.
+
+    Raises:
+        VideoError: the video gives no features; its places hold anything.
+    """
+    offsets = [view.offset for _, view in task.views]
+    found = sample(task.path, offsets, min_frames=settings.min_frames, limits=settings.limits)
+    pictures = _Pictures(found)
+    for (place, view), numbers in zip(task.views, found.indices, strict=True):
+        frames, clips = buffers.place(task.slot, place)
+        shape = settings.geometry, found.pixel_aspect, view
+        for start in range(0, len(numbers), pictures.together):
+            some = slice(start, start + pictures.together)
+            given = pictures.take(numbers[some].tolist())
+            clips[some] = squares(given, clips.shape[-1], *shape)
+            halves = slice(some.start // 2, some.stop // 2)
+            frames[halves] = squares(given[::2], frames.shape[-1], *shape)
+
+
+class _Pictures:
+    """The RGB pictures of a video, a bounded number of them at once."""
+
+    def __init__(self, found: Sample) -> None:
+        self._frames = found.frames
+        self._reformatter = VideoReformatter()
+        self._made: dict[int, Picture] = {}
+        largest = max(3 * frame.width * frame.height for frame in found.frames.values())
+        # Even, for two sampled frames are a segment.
+        self.together = 2 * max(1, PICTURE_BYTES // largest // 2)
+
+    def take(self, numbers: Sequence[int]) -> list[Picture]:
+        """Return the pictures of these frames."""
+        if len(self._made) + len(numbers) > self.together:
+            self._made = {n: made for n, made in self._made.items() if n in numbers}
+        for number in numbers:
+            if number not in self._made:
+                self._made[number] = picture(self._frames[number], self._reformatter)
+        return [self._made[number] for number in numbers]
+
+
+def _attempt(
+    task: Task, buffers: BatchBuffers, settings: Settings, draw: Draw
+) -> VideoError | None:
+    try:
+        draw(task, buffers, settings)
+    except VideoError as error:
+        return error
+    except Exception as error:
+        # Whatever else a file brings the decoder to belongs to the video, not to the run.
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            reason = f"decoding it takes over {settings.megabytes:,} MB (extract.max_megabytes)"
+        else:
+            reason = f"{type(error).__name__}: {error}"
+        return VideoError(Status.UNREADABLE, reason)
+    return None
+
+
+def _confine(megabytes: int) -> None:
+    """Bound the memory of this process, and let it be the first to go where memory runs out."""
+    status = Path("/proc/self/status").read_text()
+    kilobytes = int(status.split("VmData:")[1].split()[0])
+    most = kilobytes * 1024 + megabytes * 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    # A decoder that dies leaves no core file for every bad video.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")

@@ -1,0 +1,145 @@
+"""Processes for decoders, forked in milliseconds from one that has imported everything.
+
+The process that extracts can never fork: it has threads, and CUDA. So it starts a small one, the
+nursery, that imports PyAV and torch, starts no thread, touches no GPU, and forks when told to. Its
+children die with it, and it dies with its parent, however that dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+MESSAGE_BYTES = 2**16
+PR_SET_PDEATHSIG = 1
+
+PATIENCE_S = 5.0
+"""Seconds that a killed process may take to end."""
+
+
+class Nursery:
+    """The parent's handle on a nursery."""
+
+    def __init__(self) -> None:
+        # Every message arrives whole.
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # Modules are found where this process finds them, and never in the working directory.
+            start = (
+                f"import sys; sys.path[:] = {sys.path!r}; from tca.extract.nursery import main; "
+                f"main({theirs.fileno()}, {os.getpid()})"
+            )
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", start],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+
+    def fork(self, target: Callable[..., None], fds: Sequence[int], *arguments: Any) -> int:
+        """Run `target(copies of fds, *arguments)` in a new process and return its number.
+
+        Args:
+            target: a function that can be imported by name.
+            fds: open files that the process gets, as numbers of its own.
+            arguments: anything that can be pickled.
+
+        Raises:
+            OSError: the nursery is gone.
+        """
+        socket.send_fds(self._control, [pickle.dumps((target, arguments))], fds)
+        return int(self._answer())
+
+    def exit_code(self, process: int) -> int | None:
+        """Wait until a forked process that was killed or died has ended.
+
+        Returns:
+            Its code, minus the signal if it died of one; None if the kernel does not let it go, as
+            where a file server does not answer: it never runs again.
+
+        Raises:
+            OSError: the nursery is gone.
+        """
+        self._control.send(pickle.dumps(process))
+        answer = self._answer()
+        return None if answer is None else int(answer)
+
+    def close(self) -> None:
+        """End the nursery, and with it what it forked."""
+        self._process.kill()
+        self._process.wait()
+        self._control.close()
+
+    def _answer(self) -> Any:
+        answer = self._control.recv(MESSAGE_BYTES)
+        if not answer:
+            raise ConnectionError("the process that starts decoders ended")
+        return json.loads(answer)
+
+
+def main(control_fd: int, parent: int) -> None:
+    """Fork and reap as told, until the parent is gone."""
+    # Ctrl-C reaches the whole process group; the parent ends its processes itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with(parent)
+    import tca.extract.decoder  # noqa: F401
+
+    control = socket.socket(fileno=control_fd)
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 8)
+        if not message:
+            return
+        request = pickle.loads(message)
+        if isinstance(request, int):
+            answer = _exit_code(request)
+        else:
+            answer = _forked(control, fds, *request)
+        control.send(json.dumps(answer).encode())
+
+
+def _exit_code(process: int) -> int | None:
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        found, status = os.waitpid(process, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.001)
+    return None
+
+
+def _forked(
+    control: socket.socket, fds: list[int], target: Callable[..., None], arguments: tuple[Any, ...]
+) -> int:
+    nursery = os.getpid()
+    process = os.fork()
+    if process:
+        for fd in fds:
+            os.close(fd)
+        return process
+    code = 1
+    try:
+        die_with(nursery)
+        control.close()
+        target(fds, *arguments)
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        # No clean-up: what there is to clean up belongs to the nursery.
+        os._exit(code)
+
+
+def die_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent dies."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
