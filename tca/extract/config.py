@@ -158,7 +158,31 @@ class ExtractConfig(Section):
     batch_size: int = Field(
         8, ge=1, le=MOST, description="videos the backbones see at once; kept in the store"
     )
-    threads: int = Field(0, ge=0, description="decoding threads a device; 0: chosen by cores")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="videos decoded at once for a device, each by a process of one thread; 0: "
+        "chosen by cores",
+    )
+    max_seconds: float = Field(
+        60, gt=0, description="a video that takes longer to decode is given up: timed out"
+    )
+    max_frames: int = Field(
+        100_000, ge=1, le=MOST, description="a video with more frames is unreadable"
+    )
+    max_pixels: int = Field(
+        2**25,
+        ge=1,
+        le=MOST,
+        description="a video with more pixels a frame is unreadable; the default is a little over "
+        "7680x4320",
+    )
+    max_megabytes: int = Field(
+        4096,
+        ge=64,
+        le=MOST,
+        description="a video whose decoding takes more memory is unreadable",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto is bfloat16 on GPUs that have it, float32 elsewhere"
     )
