@@ -84,14 +84,19 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float]], colour: str = "var(
     """Return a bar for each (name, value), one below the other, each with its number."""
     longest = max((value for _, value in bars), default=0) or 1
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th><td class="bar"><i style="width:'
-        f'{100 * value / longest:.2f}%;background:{colour}"></i></td><td>{_count(value)}</td></tr>'
+        f'<tr><th scope="row">{html.escape(name)}</th><td class="bar">'
+        f"{_bar(100 * value / longest, colour)}</td><td>{_count(value)}</td></tr>"
         for name, value in bars
     )
     return (
         f"<figure><figcaption>{html.escape(title)}</figcaption>"
         f'<table class="bars"><tbody>{rows}</tbody></table></figure>'
     )
+
+
+def _bar(percent: float, colour: str) -> str:
+    # However little there is of something, it can be seen.
+    return f'<i style="width:{percent:.2f}%;background:{colour}"></i>' if percent else ""
 
 
 def _count(value: float) -> str:

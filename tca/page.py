@@ -109,7 +109,8 @@ thead th { color: var(--soft); font-weight: 600; }
 .confusion tbody th span { color: var(--soft); display: inline-block; min-width: 1.6em; }
 .confusion .hit { background: color-mix(in srgb, var(--blue) var(--s), var(--card)); }
 .confusion .miss { background: color-mix(in srgb, var(--orange) var(--s), var(--card)); }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 16px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 16px;
+  margin: 16px 0 28px; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
   padding: 12px 14px; }
 figcaption { font-size: 14.5px; font-weight: 600; display: flex; flex-wrap: wrap;
@@ -118,10 +119,10 @@ figcaption { font-size: 14.5px; font-weight: 600; display: flex; flex-wrap: wrap
 .legend i { display: inline-block; width: 14px; height: 3px; margin-right: 6px;
   vertical-align: middle; }
 .bars { width: 100%; }
-.bars th, .bars td { padding: 2px 8px; border: 0; white-space: nowrap; }
+.bars th, .bars td { padding: 2px 8px; border: 0; white-space: nowrap; vertical-align: middle; }
 .bars th { font-weight: 400; color: var(--soft); }
 .bars .bar { width: 100%; padding: 2px 0; }
-.bars i { display: block; height: 14px; min-width: 1px; border-radius: 2px; }
+.bars i { display: block; height: 14px; min-width: 2px; border-radius: 2px; }
 svg { width: 100%; height: auto; display: block; }
 svg .grid { stroke: var(--rule); }
 svg .mark { stroke: var(--soft); stroke-dasharray: 4 4; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterator, Sequence
 
 import tca
@@ -49,7 +50,7 @@ def _summary(report: DataReport, allow_missing: bool) -> str:
         "usable": f"{sum(part.usable for part in parts):,}",
         "more than once": f"{len(report.duplicates):,}",
         "classes": f"{len(parts[0].per_class) if parts else 0:,}",
-        "of files": f"{sum(part.bytes for part in parts) / 1e9:,.2f} GB",
+        "of files": _size(sum(part.bytes for part in parts)),
     }
     failures = report.failures(allow_missing=allow_missing)
     verdict = (
@@ -69,6 +70,10 @@ def _summary(report: DataReport, allow_missing: bool) -> str:
         f'{tiles(numbers)}{verdict}{look}<p class="soft">{how} A video needs {report.min_frames} '
         f"frames. tca {tca.__version__}.</p>"
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def _list(sentences: Sequence[str]) -> str:
@@ -124,7 +129,8 @@ def _classes(report: DataReport) -> str:
                 points = [(float(rank), float(n)) for rank, n in enumerate(counts, 1)]
                 lines.append(Line(part.split, _COLOURS[part.split], points))
         if lines:
-            most = max(y for line in lines for _, y in line.points)
+            # Four steps of whole videos.
+            most = 4 * math.ceil(max(y for line in lines for _, y in line.points) / 4)
             title = f"{kind.capitalize()} videos of a class, the largest first"
             charts.append(line_chart(title, lines, "rank of the class", most))
     names = list(report.splits[0].per_class)

@@ -144,7 +144,8 @@ def _warnings(report: DataReport) -> Iterator[str]:
     for part in report.splits:
         if part.broken_off:
             yield (
-                f"{_videos(len(part.broken_off))} of {part.split} break off; what comes before is "
+                f"{_videos(len(part.broken_off))} of {part.split} "
+                f"{'breaks' if len(part.broken_off) == 1 else 'break'} off; what comes before is "
                 "extracted"
             )
         if part.too_short:
