@@ -50,6 +50,7 @@ class ExtractSummary:
         split: name of the split.
         part: which part of the split, "3/16"; None: all of it.
         rows: N, or those of the part.
+        views: how many of them a video has.
         status: how many rows have each status, by its name.
         done: rows made by this call; 0 if all were there.
         seconds: time that took, from when a worker was ready.
@@ -61,6 +62,7 @@ class ExtractSummary:
     split: str
     part: str | None
     rows: int
+    views: int
     status: dict[str, int]
     done: int
     seconds: float
@@ -70,7 +72,7 @@ class ExtractSummary:
     @property
     def videos_per_second(self) -> float:
         """Rate of this call."""
-        return self.done / self.seconds if self.done else 0.0
+        return self.done / self.views / self.seconds if self.done else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -121,7 +123,8 @@ def extract(
         store = part.path(store)
     begun = _intact(store, spec, store_format)
     mine = _shards(spec if begun is None else begun.spec, part)
-    watch = _Watch(f"extract {split}")
+    views = rows.views.per_video
+    watch = _Watch(f"extract {split}", "videos" if views == 1 else "rows")
     done = 0
     if begun is None or not begun.committed().issuperset(mine):
         made = _plan(annotations, rows, config, store, store_format, devices, part, begun, spec)
@@ -147,26 +150,30 @@ def extract(
                     raise
     finished = Store.open(store)
     failures = report_failures(finished)
-    status = finished.status[[row for shard in mine for row in finished.spec.shard_rows(shard)]]
+    numbers = [row for shard in mine for row in finished.spec.shard_rows(shard)]
+    status = finished.status[numbers]
     summary = ExtractSummary(
         store=store,
         split=split,
         part=None if part is None else str(part),
         rows=len(status),
+        views=views,
         status=count_statuses(status),
         done=done,
         seconds=watch.seconds,
         busy=watch.busy,
         failures=failures,
     )
-    failed = summary.rows - summary.status.get(Status.OK.words, 0)
-    if failed and failed == summary.rows and not (status == Status.MISSING).all():
+    videos = finished.video[numbers]
+    failed = len(np.unique(videos[status != Status.OK]))
+    if failed and (status != Status.OK).all() and not (status == Status.MISSING).all():
         raise TcaError(
             f"none of the {failed:,} videos could be read; see why in {failures}, and try one with "
             "`ffprobe`."
         )
     if failed:
-        warn(f"{failed:,} of {summary.rows:,} videos have no features; see why in {failures}.")
+        of = f"{failed:,} of {len(np.unique(videos)):,}"
+        warn(f"{of} videos have no features; see why in {failures}.")
     return summary
 
 
@@ -231,9 +238,9 @@ def count_statuses(status: Array) -> dict[str, int]:
 class _Watch:
     """Shows the progress of all workers and adds it up, from when the first of them is ready."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, unit: str) -> None:
         self.busy = dict.fromkeys(STEPS, 0.0)
-        self._what = what
+        self._what, self._unit = what, unit
         self._line: ProgressLine | None = None
         self._started = self._ended = 0.0
 
@@ -258,7 +265,7 @@ class _Watch:
         if self._line is None:
             total, before = self._rows
             self._started = time.monotonic()
-            line = ProgressLine(self._what, total, "videos", before)
+            line = ProgressLine(self._what, total, self._unit, before)
             self._line = self._shown.enter_context(line)
         for step, seconds in progress.busy.items():
             self.busy[step] += seconds
