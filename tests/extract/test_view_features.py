@@ -1,5 +1,6 @@
 """The features of every view, computed again from PyAV frames by torchvision and transformers."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -72,8 +73,9 @@ def config(
     (folder / "videos").mkdir()
     for number, (name, shape) in enumerate(SHAPES.items()):
         write_texture(folder / f"videos/{name}.webm", *shape, frames=29 + number)
+    (folder / "videos/broken.webm").write_bytes(b"no video")
     lines = "".join(f"{name},{CLASSES[label]}\n" for label, name in enumerate(SHAPES))
-    (folder / "list.csv").write_text(lines)
+    (folder / "list.csv").write_text(f"{lines}broken,{CLASSES[0]}\ngone,{CLASSES[0]}\n")
     (folder / "labels.json").write_text(json.dumps(CLASSES))
     pair = {CLASSES[1]: CLASSES[2], CLASSES[2]: CLASSES[1]}
     (folder / "flip.json").write_text(json.dumps({"left/right": pair}))
@@ -148,15 +150,26 @@ def test_every_row_is_what_torchvisions_crop_of_the_frames_gives(
     semantic: DINOv3ViTModel,
     motion: VideoResNet,
     tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    summary = extract(split, tmp_path / f"{split}.zarr", config, devices=["cpu"])
-    store = Store.open(summary.store)
+    path = tmp_path / f"{split}.zarr"
+    summary = extract(split, path, config, devices=["cpu"], allow_missing=True)
+    store = Store.open(path)
     count = {"train": 3, "validation": 6}[split]
-    assert summary.status == {"ok": 3 * count}
-    assert store.ids == [name for name in SHAPES for _ in range(count)]
-    assert store.view.tolist() == list(range(count)) * 3
-    patches = store.read("semantic", np.arange(store.rows))
-    segments = store.read("motion", np.arange(store.rows))
+    assert summary.status == {"ok": 3 * count, "missing": count, "unreadable": count}
+    assert store.ids == [name for name in (*SHAPES, "broken", "gone") for _ in range(count)]
+    assert store.view.tolist() == list(range(count)) * 5
+    # Every view of a video that failed is a row that failed, and the video one video.
+    assert "2 of 5 videos have no features" in capsys.readouterr().err
+    with open(summary.failures, newline="") as file:
+        failures = [(row["id"], int(row["view"]), row["status"]) for row in csv.DictReader(file)]
+    assert failures == [
+        (name, view, status)
+        for name, status in (("broken", "unreadable"), ("gone", "missing"))
+        for view in range(count)
+    ]
+    patches = store.read("semantic", np.arange(3 * count))
+    segments = store.read("motion", np.arange(3 * count))
     labels = []
     for video, name in enumerate(SHAPES):
         views = views_of(split, name)
@@ -178,7 +191,7 @@ def test_every_row_is_what_torchvisions_crop_of_the_frames_gives(
             if one < other
         ]
         assert min(apart) > 0.05
-    assert store.label.tolist() == labels
+    assert store.label.tolist() == labels + [0] * (2 * count)
     flips = [view.flip for name in SHAPES for view in views_of(split, name)]
     assert any(flips) == (split == "train")
     assert (labels != [video for video in range(3) for _ in range(count)]) == (split == "train")
