@@ -20,6 +20,7 @@ COMMANDS = {
     "init": "Write a tca.yaml for a data set, recognising its layout.",
     "demo": "Render a small data set and run the whole job on it, on a CPU.",
     "data": "Look at a data set before extracting it.",
+    "backbones": "List the frozen networks by name, with shapes and costs.",
     "extract": "Decode each video once and cache its features.",
     "cache": "Look at stores, check, repair, convert and merge them.",
     "train-fusion": "Train a fusion model on cached features.",

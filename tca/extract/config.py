@@ -17,6 +17,9 @@ FRAMES = 16
 SEGMENTS = 8
 """Segments a video: pairs of sampled frames."""
 
+DEFAULT_WEIGHTS = "default"
+"""The published weights that an architecture is known by."""
+
 
 class DataConfig(Section):
     """Where the videos and their annotations are; relative paths start at the configuration."""
@@ -39,25 +42,32 @@ class DataConfig(Section):
     flip: Path | None = Field(
         None,
         description="JSON whose left/right table swaps labels under a horizontal flip; `tca data "
-        "check` holds it against the classes, no view is flipped yet",
+        "check` holds it against the classes, extract.views.train.flip needs it",
     )
 
 
 class SemanticConfig(Section):
     """The frozen image backbone and how much of its output is kept."""
 
-    weights: str = Field(
-        "facebook/dinov3-vitb16-pretrain-lvd1689m",
-        description="hub id, local folder, or random:SEED",
+    architecture: str | None = Field(
+        None,
+        description="name that `tca backbones` lists, or a transformers model type; without it, "
+        "that of the weights, else dinov3_vit",
     )
-    architecture: str = Field(
-        "dinov3_vit", description="transformers model type that random:SEED builds"
+    weights: str = Field(
+        DEFAULT_WEIGHTS,
+        description="hub id, local folder, random:SEED, or default: those of the architecture",
     )
     sizes: dict[str, Any] = Field(
         default_factory=dict,
         description="entries of the transformers configuration that random:SEED changes",
     )
-    size: int = Field(224, ge=16, description="pixels of the square frame that the backbone sees")
+    size: int | None = Field(
+        None,
+        ge=16,
+        description="pixels of the square frame that the backbone sees; without it, what it is "
+        "made for",
+    )
     keep: Literal["mean", "frames"] = Field(
         "mean", description="mean: patches averaged over 8 frames; frames: all 8 frames"
     )
@@ -69,14 +79,25 @@ class SemanticConfig(Section):
 class MotionConfig(Section):
     """The frozen video backbone."""
 
+    architecture: str = Field("r3d_18", description="name that `tca backbones` lists")
     weights: str = Field(
-        "KINETICS400_V1",
-        description="torchvision weights name, local .pth or .safetensors file, or random:SEED",
+        DEFAULT_WEIGHTS,
+        description="torchvision weights name, local .pth or .safetensors file, hub id or local "
+        "folder, random:SEED, or default: those of the architecture",
     )
     blocks: tuple[int, int, int, int] = Field(
-        (2, 2, 2, 2), description="residual blocks a stage; R3D-18 has 2, 2, 2, 2"
+        (2, 2, 2, 2), description="residual blocks a stage; those of 18 layers have 2, 2, 2, 2"
     )
-    size: int = Field(112, ge=16, description="pixels of the square frame that the backbone sees")
+    sizes: dict[str, Any] = Field(
+        default_factory=dict,
+        description="entries of the transformers configuration that random:SEED changes",
+    )
+    size: int | None = Field(
+        None,
+        ge=16,
+        description="pixels of the square frame that the backbone sees; without it, what it is "
+        "made for",
+    )
 
     @model_validator(mode="after")
     def _blocks_are_there(self) -> MotionConfig:

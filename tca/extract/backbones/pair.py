@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tca.device import autocast
 from tca.errors import UsageError
-from tca.extract.backbones.motion import MotionBackbone
-from tca.extract.backbones.semantic import SemanticBackbone
+from tca.extract.backbones.base import MotionBackbone, SemanticBackbone
+from tca.extract.backbones.registry import load_motion, load_semantic
 from tca.extract.config import SEGMENTS, MotionConfig, SemanticConfig
 
 
@@ -34,27 +34,43 @@ class Backbones:
     pool: int
 
     @classmethod
-    def load(cls, semantic: SemanticConfig, motion: MotionConfig, folder: Path) -> Backbones:
+    def load(
+        cls, semantic: SemanticConfig, motion: MotionConfig, folder: Path, *, empty: bool = False
+    ) -> Backbones:
         """Load both on the CPU; relative paths start at `folder`.
 
+        Args:
+            semantic: the image backbone and what is kept of it.
+            motion: the video backbone.
+            folder: of the configuration.
+            empty: on no device, without weights, to count with.
+
         Raises:
-            TcaError, UsageError: as the backbones' own `load`, or a pool that does not divide the
-                grid.
+            TcaError, UsageError: as `load_semantic` and `load_motion`, or a pool that does not
+                divide the grid.
         """
-        backbone = SemanticBackbone.load(semantic, folder)
+        backbone = load_semantic(semantic, folder, empty=empty)
         if any(side % semantic.pool for side in backbone.grid):
             raise UsageError(
                 f"semantic.pool={semantic.pool} does not divide the grid of "
                 f"{backbone.grid[0]}x{backbone.grid[1]} patches; choose a divisor."
             )
-        return cls(backbone, MotionBackbone.load(motion, folder), semantic.keep, semantic.pool)
+        video = load_motion(motion, folder, empty=empty)
+        return cls(backbone, video, semantic.keep, semantic.pool)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Pixels of the square frames that the semantic and the motion backbone see."""
+        return self.semantic.size, self.motion.size
 
     def to(self, device: torch.device) -> Backbones:
         """Move both to `device`, in the memory order that its convolutions like."""
         self.semantic.to(device)
         self.motion.to(device)
         if device.type == "cuda":
-            self.motion.network.to(memory_format=torch.channels_last_3d)
+            for module in self.motion.modules():
+                if isinstance(module, nn.Conv3d):
+                    module.to(memory_format=torch.channels_last_3d)
         return self
 
     @property
@@ -69,7 +85,7 @@ class Backbones:
         patches = (self.grid[0] * self.grid[1], self.semantic.width)
         return {
             "semantic": patches if self.keep == "mean" else (SEGMENTS, *patches),
-            "motion": (self.motion.segments, self.motion.width),
+            "motion": self.motion.row_shape,
         }
 
     @property
@@ -88,7 +104,7 @@ class Backbones:
             precision: auto, float32 or bfloat16.
 
         Returns:
-            semantic (B, [8,] P, D) and motion (B, 8, 512), float32, on the backbones' device.
+            semantic (B, [8,] P, D) and motion (B, T', D), float32, on the backbones' device.
         """
         device = next(self.semantic.parameters()).device
         frames = frames.to(device, non_blocking=True)

@@ -71,10 +71,10 @@ def read_state(file: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def hub_problem(weights: str, error: BaseException) -> TcaError:
+def hub_problem(stream: str, weights: str, error: BaseException) -> TcaError:
     """Say in one sentence why a hub id could not be loaded and what to do."""
     causes = list(_chain(error))
-    elsewhere = "or point `semantic.weights` to a local folder"
+    elsewhere = f"or point `{stream}.weights` to a local folder"
     if any(isinstance(cause, GatedRepoError) for cause in causes):
         return TcaError(
             f"the weights {weights} are gated: accept their licence on the model's page and log in "
