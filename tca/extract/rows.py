@@ -14,7 +14,10 @@ from tca.cache.layout import RowTable
 from tca.errors import UsageError
 from tca.extract.annotations import Annotations, read_flip_table
 from tca.extract.config import DataConfig, RandomViewsConfig, ViewsConfig
-from tca.extract.views import WHOLE, View, even_views, random_view
+from tca.extract.views import View, even_views, random_view
+
+PLAIN = [{"crop": "whole", "offset": 0.0, "flip": False}]
+"""`identity.views` of stores with one view a video, of whatever split."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +98,11 @@ class Rows:
         number = np.arange(len(annotations.videos), dtype=np.int32)
         label = np.array([video.label for video in annotations.videos], dtype=np.int32)
         label = np.repeat(label, count)
-        identity: Any = [view.to_json() for view in views.even]
-        if views.random is not None:
-            pairs = None
-            if views.random.flip:
-                flipped = _flip_table(annotations, data)
-                pairs = [[one, other] for one, other in enumerate(flipped) if one < other]
-                label = _mirrored(label, views, flipped)
-            identity = _random_identity(views.random, pairs)
+        pairs = None
+        if views.random is not None and views.random.flip:
+            flipped = _flip_table(annotations, data)
+            pairs = [[one, other] for one, other in enumerate(flipped) if one < other]
+            label = _mirrored(label, views, flipped)
         return cls(
             table=RowTable(
                 ids=[video for video in views.videos for _ in range(count)],
@@ -112,7 +112,7 @@ class Rows:
             ),
             files=[video.path for video in annotations.videos for _ in range(count)],
             views=views,
-            identity=identity,
+            identity=_identity(views, pairs),
         )
 
 
@@ -139,14 +139,18 @@ def _mirrored(
     return made
 
 
-def _random_identity(config: RandomViewsConfig, pairs: list[list[int]] | None) -> Any:
-    if config.count == 1:
-        # Nothing is drawn; the store equals one of plain views for other splits.
-        return [WHOLE.to_json()]
+def _identity(views: RowViews, pairs: list[list[int]] | None) -> Any:
+    if views.per_video == 1:
+        return PLAIN
+    if views.random is None:
+        crops, offsets = (
+            dict.fromkeys(getattr(view, name) for view in views.even) for name in ("crop", "offset")
+        )
+        return {"crops": [crop or "whole" for crop in crops], "offsets": list(offsets)}
     return {
-        "count": config.count,
-        "scale": list(config.scale),
-        "aspect": list(config.aspect),
+        "count": views.random.count,
+        "scale": list(views.random.scale),
+        "aspect": list(views.random.aspect),
         "flip": pairs,
-        "seed": config.seed,
+        "seed": views.random.seed,
     }

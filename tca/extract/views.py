@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from tca.extract.config import EvenViewsConfig, RandomViewsConfig
 
@@ -34,11 +34,6 @@ class View:
     crop: Crop = None
     offset: float = 0.0
     flip: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as stores spell it."""
-        crop = list(self.crop) if isinstance(self.crop, tuple) else self.crop or "whole"
-        return {"crop": crop, "offset": self.offset, "flip": self.flip}
 
 
 WHOLE = View()
