@@ -27,7 +27,7 @@ from tca.cache.layout import Status
 from tca.errors import TcaError
 from tca.extract.batch_buffers import BatchBuffers
 from tca.extract.decoder import Draw, Settings, Task, draw, serve
-from tca.extract.nursery import Nursery
+from tca.extract.nursery import shared_nursery
 from tca.extract.video_error import VideoError
 
 SLOTS = 3
@@ -145,7 +145,7 @@ class Decoders:
         self._begun: deque[Batch] = deque()
         self._waiting: deque[_Assignment] = deque()
         self._alive: list[_Process] = []
-        self._nursery = Nursery()
+        self._nursery = shared_nursery()
         self._thread = threading.Thread(target=self._run, name="tca-decoders", daemon=True)
 
     def __enter__(self) -> Decoders:
@@ -200,12 +200,20 @@ class Decoders:
                 self._begin()
                 self._hand_out()
                 self._listen()
+        except OSError as error:
+            self._done.put(
+                TcaError(
+                    f"the process that starts decoders died ({error}); run the command again: it "
+                    "goes on with the shards that are left."
+                )
+            )
         except BaseException as error:
             self._done.put(error)
         finally:
-            self._nursery.close()
-            for process in self._alive:
-                process.connection.close()
+            for process in list(self._alive):
+                # A nursery that is gone took them along.
+                with suppress(OSError):
+                    self._kill(process)
 
     def _begin(self) -> None:
         while True:
@@ -273,12 +281,15 @@ class Decoders:
 
     def _end(self, process: _Process) -> None:
         """Kill a decoder whose video is late."""
-        os.kill(process.number, signal.SIGKILL)
-        self._take_off(process)
+        self._kill(process)
         late = process.assignments.popleft()
         self._waiting.extendleft(reversed(process.assignments))
         reason = f"decoding it takes over {self._seconds:g} seconds (extract.max_seconds)"
         self._settle(late, VideoError(Status.TIMED_OUT, reason), self._seconds)
+
+    def _kill(self, process: _Process) -> None:
+        os.kill(process.number, signal.SIGKILL)
+        self._take_off(process)
 
     def _bury(self, process: _Process) -> None:
         """Replace a decoder that died, and try its video once more."""

@@ -7,6 +7,7 @@ children die with it, and it dies with its parent, however that dies.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
 import os
@@ -15,21 +16,38 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 MESSAGE_BYTES = 2**16
+FORK, REAP = b"F", b"R"
 PR_SET_PDEATHSIG = 1
 
 PATIENCE_S = 5.0
 """Seconds that a killed process may take to end."""
 
 
+_shared: Nursery | None = None
+
+
+def shared_nursery() -> Nursery:
+    """Return this process's nursery; importing takes seconds, so one is kept until the end."""
+    global _shared
+    if _shared is None or not _shared.alive:
+        _shared = Nursery()
+        atexit.register(_shared.close)
+    return _shared
+
+
 class Nursery:
     """The parent's handle on a nursery."""
 
     def __init__(self) -> None:
+        self._owner = os.getpid()
+        self._gone = False
+        self._asking = threading.Lock()
         # Every message arrives whole.
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -56,8 +74,7 @@ class Nursery:
         Raises:
             OSError: the nursery is gone.
         """
-        socket.send_fds(self._control, [pickle.dumps((target, arguments))], fds)
-        return int(self._answer())
+        return int(self._ask(FORK + pickle.dumps((target, arguments)), fds))
 
     def exit_code(self, process: int) -> int | None:
         """Wait until a forked process that was killed or died has ended.
@@ -69,20 +86,32 @@ class Nursery:
         Raises:
             OSError: the nursery is gone.
         """
-        self._control.send(pickle.dumps(process))
-        answer = self._answer()
+        answer = self._ask(REAP + str(process).encode(), [])
         return None if answer is None else int(answer)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked, by this process: one that was forked off has no part in it."""
+        return not self._gone and self._owner == os.getpid() and self._process.poll() is None
 
     def close(self) -> None:
         """End the nursery, and with it what it forked."""
-        self._process.kill()
-        self._process.wait()
+        if self._owner == os.getpid():
+            self._process.kill()
+            self._process.wait()
         self._control.close()
 
-    def _answer(self) -> Any:
-        answer = self._control.recv(MESSAGE_BYTES)
+    def _ask(self, request: bytes, fds: Sequence[int]) -> Any:
+        with self._asking:
+            try:
+                socket.send_fds(self._control, [request], fds)
+                answer = self._control.recv(MESSAGE_BYTES)
+            except OSError:
+                self._gone = True
+                raise
         if not answer:
-            raise ConnectionError("the process that starts decoders ended")
+            self._gone = True
+            raise ConnectionResetError("it ended")
         return json.loads(answer)
 
 
@@ -98,11 +127,8 @@ def main(control_fd: int, parent: int) -> None:
         message, fds, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 8)
         if not message:
             return
-        request = pickle.loads(message)
-        if isinstance(request, int):
-            answer = _exit_code(request)
-        else:
-            answer = _forked(control, fds, *request)
+        what, request = message[:1], message[1:]
+        answer = _forked(control, fds, request) if what == FORK else _exit_code(int(request))
         control.send(json.dumps(answer).encode())
 
 
@@ -116,9 +142,7 @@ def _exit_code(process: int) -> int | None:
     return None
 
 
-def _forked(
-    control: socket.socket, fds: list[int], target: Callable[..., None], arguments: tuple[Any, ...]
-) -> int:
+def _forked(control: socket.socket, fds: list[int], request: bytes) -> int:
     nursery = os.getpid()
     process = os.fork()
     if process:
@@ -129,6 +153,7 @@ def _forked(
     try:
         die_with(nursery)
         control.close()
+        target, arguments = pickle.loads(request)
         target(fds, *arguments)
         code = 0
     except BaseException:

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import hostile_decoders
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,7 @@ from tca.cache.types import decode as decode_features
 from tca.cache.types import from_numpy
 from tca.cache.zarr_shard import with_checksum
 from tca.errors import TcaError
-from tca.extract import worker
+from tca.extract import decoder, worker
 from tca.extract.backbones.pair import Backbones
 from tca.extract.config import DataConfig, ExtractConfig, MotionConfig, SemanticConfig, Stage1Config
 from tca.extract.decoding import decode
@@ -233,18 +234,39 @@ def test_what_cannot_start_says_why(
         run(other, settings(data))
 
 
-def test_whatever_a_decoder_raises_costs_that_video_alone(
+def test_videos_that_hang_or_kill_their_decoder_cost_themselves_and_no_byte_of_the_others(
     data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def raises(path: Path, **named: object) -> object:
-        if path.stem == "2":
-            raise MemoryError("too large")
-        return decode(path, **named)
-
-    monkeypatch.setattr(worker, "decode", raises)
-    summary = run(tmp_path / "train.zarr", settings(data))
-    assert summary.status["ok"] == 17
-    assert "MemoryError: too large" in summary.failures.read_text()
+    names = ["0", "segfault", "2", "hang", "raise", "5", "6", "greedy", "abort", "10"]
+    for name in names:
+        source = data.videos / f"{name if name.isdigit() else 0}.webm"
+        (tmp_path / source.with_stem(name).name).write_bytes(source.read_bytes())
+    (tmp_path / "train.csv").write_text("".join(f"{name}.webm,x\n" for name in names))
+    data = DataConfig(videos=tmp_path, annotations={"train": tmp_path / "train.csv"})
+    config = settings(data, max_seconds=3, max_megabytes=300)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder, "draw", hostile_decoders.draw)
+        summary = run(tmp_path / "hostile/train.zarr", config)
+    assert summary.status == {"ok": 5, "unreadable": 4, "timed out": 1}
+    with open(summary.failures, newline="") as file:
+        reasons = {Path(row["file"]).stem: row["reason"] for row in csv.DictReader(file)}
+    assert {name: reasons[name] for name in ("segfault", "hang", "raise", "greedy", "abort")} == {
+        "segfault": "its decoder died of SIGSEGV, and so did another one",
+        "hang": "decoding it takes over 3 seconds (extract.max_seconds)",
+        "raise": "ArithmeticError: too odd",
+        "greedy": "decoding it takes over 300 MB (extract.max_megabytes)",
+        "abort": "its decoder died of SIGABRT, and so did another one",
+    }
+    for name in names:
+        if not name.isdigit():
+            (tmp_path / f"{name}.webm").write_bytes(b"")
+    run(tmp_path / "empty/train.zarr", config)
+    for name in ("semantic", "motion"):
+        hostile, empty = (
+            files(tmp_path / f"{kind}/train.zarr/{name}") for kind in ("hostile", "empty")
+        )
+        assert hostile
+        assert hostile == empty
 
 
 def test_every_odd_file_gets_features_or_a_reason(shared: Path, tmp_path: Path) -> None:
