@@ -29,6 +29,7 @@ from tca.console import ProgressLine, note, warn
 from tca.errors import TcaError, UsageError
 from tca.extract.annotations import Annotations, read_annotations, require_videos
 from tca.extract.backbones.pair import Backbones
+from tca.extract.backbones.registry import spoken
 from tca.extract.config import FRAMES, SEGMENTS, ExtractConfig, Stage1Config
 from tca.extract.engine import run_local
 from tca.extract.plan import Part, Plan, free_bytes, require_room_for, todo_bytes
@@ -117,7 +118,7 @@ def extract(
     annotations = read_annotations(config.data, split)
     require_videos(annotations, allow_missing)
     rows = Rows.of(annotations, config.data, config.extract.views)
-    note(f"loading {config.semantic.weights} and R3D-18 {config.motion.weights}")
+    note(f"loading {spoken(config.semantic)} and {spoken(config.motion)}")
     spec = _spec(annotations, rows, config, folder, devices, part)
     if part is not None:
         store = part.path(store)

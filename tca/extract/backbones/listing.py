@@ -13,8 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from tca.errors import TcaError
 from tca.extract.backbones.base import MotionBackbone, SemanticBackbone, first_line
 from tca.extract.backbones.pair import Backbones
-from tca.extract.backbones.registry import Known, known_backbones, load_motion, load_semantic
-from tca.extract.config import FRAMES, SEGMENTS, MotionConfig, SemanticConfig, Stage1Config
+from tca.extract.backbones.registry import (
+    Known,
+    known_backbones,
+    load_motion,
+    load_semantic,
+    weights_of,
+)
+from tca.extract.config import SEGMENTS, MotionConfig, SemanticConfig, Stage1Config
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,8 @@ def list_configured(config: Stage1Config, folder: Path) -> list[Listed]:
     return [
         Listed(stream, found.architecture, None, weights, cost(found, pair.row_shapes[stream]))
         for stream, found, weights in (
-            ("semantic", pair.semantic, config.semantic.weights),
-            ("motion", pair.motion, config.motion.weights),
+            ("semantic", pair.semantic, weights_of(config.semantic)),
+            ("motion", pair.motion, weights_of(config.motion)),
         )
     ]
 
@@ -100,13 +106,19 @@ def _listed(known: Known) -> Listed:
         return Listed(*what, problem=f"{type(error).__name__}: {first_line(error)}")
 
 
-@torch.inference_mode()
 def cost(backbone: SemanticBackbone | MotionBackbone, row: tuple[int, ...]) -> Cost:
-    """Count what `backbone`, made on no device, takes for one video."""
-    frames = (SEGMENTS,) if isinstance(backbone, SemanticBackbone) else (1, FRAMES)
-    pixels = torch.zeros(*frames, 3, backbone.size, backbone.size, dtype=torch.uint8, device="meta")
+    """Count what `backbone`, made on no device, takes for one video.
+
+    Raises:
+        UsageError: it gives another shape than it promises.
+    """
     # Fused attention is one step that the counter does not know on every device.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        backbone(pixels)
+    with (
+        torch.device("meta"),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        backbone.prove()
+    pictures = SEGMENTS if isinstance(backbone, SemanticBackbone) else 1
     parameters = sum(parameter.numel() for parameter in backbone.parameters())
-    return Cost(backbone.size, row, parameters, counter.get_total_flops())
+    return Cost(backbone.size, row, parameters, pictures * counter.get_total_flops())

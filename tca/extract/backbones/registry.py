@@ -20,7 +20,7 @@ from tca.extract.backbones.base import MotionBackbone, SemanticBackbone, first_l
 from tca.extract.backbones.image_transformers import load_image_transformer
 from tca.extract.backbones.video_convolutions import NETWORKS, load_video_convolutions
 from tca.extract.backbones.video_transformers import load_video_transformer
-from tca.extract.config import MotionConfig, SemanticConfig
+from tca.extract.config import DEFAULT_WEIGHTS, MotionConfig, SemanticConfig
 
 GROUPS = {"semantic": "tca.semantic_backbones", "motion": "tca.motion_backbones"}
 """Groups of entry points, by stream."""
@@ -40,7 +40,7 @@ OWN: dict[str, dict[str, Loader]] = {
 }
 """What loads tca's own backbones, by stream and name."""
 
-DEFAULT = {
+DEFAULT: dict[str, str] = {
     **{
         name: published.weights
         for table in (image_transformers.PUBLISHED, video_transformers.PUBLISHED)
@@ -83,13 +83,26 @@ def known_backbones() -> list[Known]:
     return own + plugged
 
 
+def weights_of(config: SemanticConfig | MotionConfig) -> str:
+    """Return the weights that `config` means, by the name that it would be asked for by."""
+    name = config.architecture or next(iter(OWN["semantic"]))
+    if config.weights == DEFAULT_WEIGHTS:
+        return DEFAULT.get(name, DEFAULT_WEIGHTS)
+    return config.weights
+
+
+def spoken(config: SemanticConfig | MotionConfig) -> str:
+    """Return what a person is told of a backbone that is loaded: "r3d_18 KINETICS400_V1"."""
+    return " ".join(filter(None, (config.architecture, weights_of(config))))
+
+
 def load_semantic(config: SemanticConfig, folder: Path, *, empty: bool = False) -> SemanticBackbone:
     """Load the semantic backbone that `config` names on the CPU and try it on one frame.
 
     Args:
         config: which one.
         folder: where relative local weights start.
-        empty: on no device, without its weights, to count with.
+        empty: on no device, without its weights and untried, to count with.
 
     Raises:
         TcaError: gated, unreachable, missing, damaged or incomplete weights, with the remedy.
@@ -112,13 +125,11 @@ def _load(
     stream: str, config: SemanticConfig | MotionConfig, folder: Path, empty: bool
 ) -> SemanticBackbone | MotionBackbone:
     load = _loader(stream, config.architecture, empty)
-    if not empty:
-        backbone = load(config, folder)
-        backbone.prove()
-        return backbone
-    with torch.device("meta"):
-        backbone = load(config, folder)
-        backbone.prove()
+    if empty:
+        with torch.device("meta"):
+            return load(config, folder)
+    backbone = load(config, folder)
+    backbone.prove()
     return backbone
 
 
