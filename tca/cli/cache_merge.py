@@ -9,6 +9,9 @@ import click
 from tca.cli.options import json_option
 from tca.errors import UsageError
 
+BESIDE = (".lock", ".failures", ".failures.csv")
+"""Ends the names of what is no store, but belongs to the one of the name before."""
+
 
 @click.command("merge")
 @click.argument("out", metavar="OUT")
@@ -57,7 +60,7 @@ def merge(out: str, parts: tuple[str, ...], as_json: bool) -> None:
 
 
 def _folders(out: str, parts: tuple[str, ...]) -> list[Path]:
-    """Return OUT and every PART as paths."""
+    """Return OUT and every PART as paths, without what only lies beside a part."""
     from tca.cache.remote import as_place
 
     folders = []
@@ -72,7 +75,9 @@ def _folders(out: str, parts: tuple[str, ...]) -> list[Path]:
             )
             raise UsageError(f"{name} is a URL; {remedy}.")
         folders.append(place)
-    return folders
+    # What lies beside a part comes along where a shell expands train.part-*.
+    beside = {f.with_name(f.name + end) for f in folders for end in BESIDE}
+    return [folder for folder in folders if folder not in beside]
 
 
 def _ranges(shards: list[int]) -> str:
