@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from av.video.reformatter import VideoReformatter
 
 from tca.cache.layout import Status
 from tca.extract.batch_buffers import BatchBuffers
+from tca.extract.confine import confine
 from tca.extract.decoding import Limits, Sample, sample
 from tca.extract.geometry import Geometry, squares
 from tca.extract.pictures import Picture, picture
@@ -63,7 +63,7 @@ Draw = Callable[[Task, BatchBuffers, Settings], None]
 
 def serve(fds: Sequence[int], buffers: BatchBuffers, settings: Settings, draw: Draw) -> None:
     """Do the tasks that come over `fds[0]`, in the memory behind `fds[1]`, until they end."""
-    _confine(settings.megabytes)
+    confine(settings.megabytes)
     torch.set_num_threads(1)
     buffers = buffers.mapped(fds[1])
     with Connection(fds[0]) as connection, suppress(EOFError, OSError):
@@ -134,15 +134,3 @@ def _attempt(
             reason = f"{type(error).__name__}: {error}"
         return VideoError(Status.UNREADABLE, reason)
     return None
-
-
-def _confine(megabytes: int) -> None:
-    """Bound the memory of this process, and let it be the first to go where memory runs out."""
-    status = Path("/proc/self/status").read_text()
-    kilobytes = int(status.split("VmData:")[1].split()[0])
-    most = kilobytes * 1024 + megabytes * 2**20
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    # A decoder that dies leaves no core file for every bad video.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500")

@@ -120,7 +120,7 @@ def sample(
     """
     with opened(path) as (container, stream):
         if limits is not None:
-            _require_size(stream.width, stream.height, limits)
+            require_within(limits, stream.width, stream.height)
         held, count, broken = _decode_all(container, stream, limits)
         aspect = float(stream.sample_aspect_ratio or 1)
     if count == 0 and broken is None:
@@ -200,10 +200,7 @@ def _decode_all(
         for frame in in_order(container, stream):
             count += 1
             if limits is not None:
-                _require_size(frame.width, frame.height, limits)
-                if count > limits.frames:
-                    reason = f"it has more than {limits.frames:,} frames (extract.max_frames)"
-                    raise VideoError(Status.UNREADABLE, reason)
+                require_within(limits, frame.width, frame.height, count)
             if held is not None:
                 held.append(frame)
                 size += sum(plane.buffer_size for plane in frame.planes)
@@ -214,10 +211,18 @@ def _decode_all(
     return held, count, None
 
 
-def _require_size(width: int, height: int, limits: Limits) -> None:
+def require_within(limits: Limits, width: int, height: int, count: int = 0) -> None:
+    """Check the size of a frame, and how many there were so far.
+
+    Raises:
+        VideoError: one of them is over its limit.
+    """
     if width * height > limits.pixels:
         reason = f"its frames of {width}x{height} pixels are over {limits.pixels:,}"
         raise VideoError(Status.UNREADABLE, f"{reason} (extract.max_pixels)")
+    if count > limits.frames:
+        reason = f"it has more than {limits.frames:,} frames (extract.max_frames)"
+        raise VideoError(Status.UNREADABLE, reason)
 
 
 def quarter_turns(frame: av.VideoFrame) -> int:
