@@ -12,6 +12,7 @@ from drawn_video import write_video
 from tca.cli import COMMANDS, run
 from tca.config import read_yaml
 from tca.errors import UsageError
+from tca.extract.backbones.registry import weights_of
 from tca.project import load_project, resolved
 
 CONFIG = """
@@ -231,7 +232,7 @@ def test_init_writes_what_the_other_commands_read(
         loaded, _ = load_project(None, ())
         assert loaded.data.annotations["train"].samefile(project / "train.json")
         assert loaded.data.videos.samefile(project / "videos")
-        assert loaded.semantic.weights.startswith("facebook/dinov3")
+        assert weights_of(loaded.semantic).startswith("facebook/dinov3")
     # The full one has every key of the schema.
     tree = read_yaml(folder / "tca.yaml")
     assert set(tree) == set(type(loaded).model_fields)
