@@ -1,7 +1,7 @@
 """Rows out of files at memory speed, straight into the caller's buffer.
 
-`native` copies them. What it leaves, because it is not there or a row is not sound, is read here by a
-`preadv` a row, and what is wrong is said; see docs/cache.md.
+`native` copies them. What it leaves, because it is not there or a row is not sound, is read here by
+a `preadv` a row, and what is wrong is said; see docs/cache.md.
 
 Between two rows there is as little Python as possible: threads read and check side by side, but
 only one of them at a time can be between two rows.

@@ -25,6 +25,7 @@ COMMANDS = {
     "cache": "Look at stores, check, repair, convert and merge them.",
     "train-fusion": "Train a fusion model on cached features.",
     "evaluate": "Score a run on a split.",
+    "bench": "Measure tca on this machine.",
 }
 
 

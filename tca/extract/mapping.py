@@ -6,6 +6,8 @@ memory in the middle of a run gets its batches in halves, quarters and so on fro
 
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import Tensor
 
@@ -22,24 +24,52 @@ class Mapped:
 
     Args:
         encoded: by array name the stored numbers of its rows, on the device.
+        clock: started before they were computed.
     """
 
-    def __init__(self, encoded: dict[str, Tensor]) -> None:
-        self._fine = finite(encoded)
-        self._copied: torch.cuda.Event | None = None
-        if self._fine.is_cuda:
+    def __init__(self, encoded: dict[str, Tensor], clock: _Clock) -> None:
+        fine = finite(encoded)
+        if fine.is_cuda:
             # Copied when the device gets there; the caller goes on.
             encoded = {name: _fetched(tensor) for name, tensor in encoded.items()}
-            self._fine = _fetched(self._fine)
-            self._copied = torch.cuda.Event()
-            self._copied.record()
-        self._encoded = encoded
+            fine = _fetched(fine)
+        self._encoded, self._fine, self._clock = encoded, fine, clock
+        clock.stop()
 
     def features(self) -> tuple[dict[str, Array], list[bool]]:
         """Wait for the device, and return the arrays by name and which rows are finite numbers."""
-        if self._copied is not None:
-            self._copied.synchronize()
+        self._clock.wait()
         return {n: to_numpy(tensor) for n, tensor in self._encoded.items()}, self._fine.tolist()
+
+    @property
+    def seconds(self) -> float:
+        """How long the device worked on it; known after `features`."""
+        return self._clock.seconds
+
+
+class _Clock:
+    """Times a device by its own events: a GPU works on while nobody waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+        if device.type == "cuda":
+            self._events = (
+                torch.cuda.Event(enable_timing=True),  # type: ignore[no-untyped-call]
+                torch.cuda.Event(enable_timing=True),  # type: ignore[no-untyped-call]
+            )
+            self._events[0].record(torch.cuda.current_stream(device))
+        self._begun, self.seconds = time.perf_counter(), 0.0
+
+    def stop(self) -> None:
+        if self._events is None:
+            self.seconds = time.perf_counter() - self._begun
+        else:
+            self._events[1].record()
+
+    def wait(self) -> None:
+        if self._events is not None:
+            self._events[1].synchronize()
+            self.seconds = self._events[0].elapsed_time(self._events[1]) / 1000
 
 
 class Mapper:
@@ -47,6 +77,9 @@ class Mapper:
 
     Every batch has `batch_size` places, filled or not, so that a row is computed by the same
     kernels wherever it lies.
+
+    Attributes:
+        ahead: batches to give to the device before the features of the first are fetched.
     """
 
     def __init__(
@@ -55,6 +88,7 @@ class Mapper:
         self._backbones, self._precision, self._dtype = backbones, precision, dtype
         self._rows = batch_size
         self._pin = backbones.device.type == "cuda"
+        self.ahead = 1 if self._pin else 0
 
     def start(self, frames: Tensor, clips: Tensor) -> Mapped:
         """Give a batch to the device; its pixels may be changed when this returns.
@@ -69,9 +103,12 @@ class Mapper:
         if self._pin:
             frames, clips = frames.pin_memory(), clips.pin_memory()
         while True:
+            clock = _Clock(self._backbones.device)
             try:
-                parts = zip(frames.split(self._rows), clips.split(self._rows), strict=True)
-                return Mapped(_joined([self._encoded(*part) for part in parts]))
+                parts = zip(
+                    *(torch.split(pixels, self._rows) for pixels in (frames, clips)), strict=True
+                )
+                return Mapped(_joined([self._encoded(*part) for part in parts]), clock)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -93,8 +130,8 @@ class Mapper:
             )
         self._rows = (self._rows + 1) // 2
         warn(
-            f"{self._backbones.device} is out of memory; its batches are computed {self._rows} "
-            "videos at once from now on."
+            f"{self._backbones.device} is out of memory; its batches are computed in parts of "
+            f"{self._rows} from now on."
         )
         if self._pin:
             torch.cuda.empty_cache()

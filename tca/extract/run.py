@@ -119,7 +119,7 @@ def extract(
     require_videos(annotations, allow_missing)
     rows = Rows.of(annotations, config.data, config.extract.views)
     note(f"loading {spoken(config.semantic)} and {spoken(config.motion)}")
-    spec = _spec(annotations, rows, config, folder, devices, part)
+    spec = store_spec(annotations, rows, config, folder, devices, part)
     if part is not None:
         store = part.path(store)
     begun = _intact(store, spec, store_format)
@@ -213,7 +213,7 @@ def plan(
             return None
 
     tried(lambda: require_videos(annotations, allow_missing))
-    spec = tried(lambda: _spec(annotations, rows, config, folder, devices, part))
+    spec = tried(lambda: store_spec(annotations, rows, config, folder, devices, part))
     begun = None
     if spec is not None:
         begun = tried(lambda: _intact(store, spec, store_format))
@@ -335,7 +335,7 @@ def _rows(spec: StoreSpec, shards: Iterable[int]) -> int:
     return sum(len(spec.shard_rows(shard)) for shard in shards)
 
 
-def _spec(
+def store_spec(
     annotations: Annotations,
     rows: Rows,
     config: Stage1Config,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,23 +17,19 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from tca.cache.failures import Failure, write_failures
 from tca.cache.format import Array
 from tca.cache.layout import Status, feature_arrays
-from tca.cache.types import encode, finite, to_numpy
 from tca.cache.writer import StoreWriter
-from tca.device import out_of_memory
-from tca.errors import TcaError
 from tca.extract import decoder
 from tca.extract.backbones.pair import Backbones
 from tca.extract.batch_buffers import BatchBuffers
-from tca.extract.config import ExtractConfig, Stage1Config
+from tca.extract.config import Stage1Config
 from tca.extract.decoder import Settings, Task
 from tca.extract.decoders import SLOTS, Batch, Decoders, Wanted
 from tca.extract.decoding import Limits
+from tca.extract.mapping import Mapped, Mapper
 from tca.extract.video_error import VideoError
 from tca.extract.views import View
 
@@ -65,7 +62,7 @@ class Progress:
     Attributes:
         rows: rows finished, failed ones included.
         failed: rows that failed.
-        busy: seconds that each step worked; of the decoders, the average.
+        busy: seconds that each step worked: of the decoders the average, of a GPU its own.
     """
 
     rows: int = 0
@@ -80,41 +77,33 @@ def work(job: Job, backbones: Backbones, shards: Iterable[int], report: Report) 
     """Make and commit `shards`, calling `report` after every batch.
 
     Raises:
-        TcaError: the store cannot be written; shards committed before stay.
+        TcaError: the store cannot be written, or not enough memory for a single video; shards
+            committed before stay.
     """
     writer = StoreWriter(job.store)
-    config = job.config.extract
+    extract = job.config.extract
+    mapper = Mapper(
+        backbones,
+        batch_size=extract.batch_size,
+        precision=extract.precision,
+        dtype=extract.dtype,
+    )
     with (
-        _decoders(job, backbones, writer, shards) as decoders,
+        decoders(job, backbones, writer, shards) as decoded,
         ThreadPoolExecutor(1, "tca-write") as writing,
     ):
-        pending: Future[float] | None = None
-        arrays = list(feature_arrays(writer.spec.streams))
-        shard = _Shard(arrays)
-        for batch in decoders:
-            started = time.perf_counter()
-            try:
-                features = _mapped(backbones, batch, config)
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                raise TcaError(
-                    f"not enough memory for {config.batch_size} videos at once; free some, or "
-                    "lower extract.batch_size (a store keeps the one that it was begun with)."
-                ) from None
-            decoders.give_back(batch)
-            failed = shard.add(job, batch, features)
-            progress = Progress(rows=len(batch.rows), failed=failed)
-            progress.busy["map"] = time.perf_counter() - started
-            progress.busy["decode"] = batch.seconds / decoders.processes
-            if batch.last:
-                # One shard waits at most: more would pile up in memory behind a slow disk.
-                progress.busy["write"] = pending.result() if pending else 0.0
-                pending = writing.submit(_commit, writer, batch.shard, shard)
-                shard = _Shard(arrays)
-            report(progress)
-        if pending is not None:
-            report(Progress(busy=dict.fromkeys(STEPS, 0.0) | {"write": pending.result()}))
+        made = _Made(job, writer, writing)
+        mapping: deque[tuple[Batch, Mapped | None]] = deque()
+        for batch in decoded:
+            any_good = None in batch.outcomes
+            mapped = mapper.start(batch.frames, batch.clips) if any_good else None
+            decoded.give_back(batch)
+            mapping.append((batch, mapped))
+            if len(mapping) > mapper.ahead:
+                report(made.add(*mapping.popleft(), decoded.processes))
+        while mapping:
+            report(made.add(*mapping.popleft(), decoded.processes))
+        report(made.finish())
 
 
 def decoding_threads() -> int:
@@ -122,14 +111,14 @@ def decoding_threads() -> int:
     return min(16, len(os.sched_getaffinity(0)))
 
 
-def _decoders(
+def decoders(
     job: Job, backbones: Backbones, writer: StoreWriter, shards: Iterable[int]
 ) -> Decoders:
+    """Return the decoders of the batches of `shards`, not started yet."""
     extract = job.config.extract
-    sizes = backbones.semantic.size, backbones.motion.size
     return Decoders(
         _wanted(job, writer, shards),
-        BatchBuffers(SLOTS, extract.batch_size, *sizes),
+        BatchBuffers(SLOTS, extract.batch_size, *backbones.sizes),
         Settings(
             geometry=extract.geometry,
             min_frames=extract.min_frames,
@@ -161,52 +150,68 @@ def _wanted(job: Job, writer: StoreWriter, shards: Iterable[int]) -> Iterator[Wa
             yield Wanted(shard, some, some.stop == rows.stop, tasks, failed)
 
 
-class _Shard:
-    """The rows of one shard as they are made, for every array of features."""
+class _Made:
+    """The rows of one shard as they are made, for every array; a whole shard is committed."""
 
-    def __init__(self, arrays: Iterable[str]) -> None:
-        self.features: dict[str, list[Array | None]] = {name: [] for name in arrays}
-        self.status: list[int] = []
-        self.failures: list[Failure] = []
+    def __init__(self, job: Job, writer: StoreWriter, pool: ThreadPoolExecutor) -> None:
+        self._job, self._writer, self._pool = job, writer, pool
+        self._pending: Future[float] | None = None
+        self._begin()
 
-    def add(self, job: Job, batch: Batch, features: dict[str, Array]) -> int:
-        """Add a batch and return how many of its rows failed."""
-        before = len(self.failures)
+    def add(self, batch: Batch, mapped: Mapped | None, processes: int) -> Progress:
+        """Add a batch, of which nothing was mapped if every video failed, and say what was done.
+
+        A video whose features the stored type cannot hold becomes a failed one.
+        """
+        features: dict[str, Array] = {}
+        progress = Progress(len(batch.rows))
+        progress.busy["decode"] = batch.seconds / processes
+        if mapped is not None:
+            features, fine = mapped.features()
+            progress.busy["map"] = mapped.seconds
+            reason = f"its features are no finite numbers in {self._job.config.extract.dtype}"
+            for place, error in enumerate(batch.outcomes):
+                if error is None and not fine[place]:
+                    batch.outcomes[place] = VideoError(Status.UNREADABLE, reason)
         for place, (row, error) in enumerate(zip(batch.rows, batch.outcomes, strict=True)):
-            for name, values in self.features.items():
+            for name, values in self._features.items():
                 values.append(None if error else features[name][place])
-            self.status.append(error.status if error else Status.OK)
+            self._status.append(error.status if error else Status.OK)
             if error:
-                self.failures.append(Failure(row, str(job.files[row] or ""), error.reason))
-        return len(self.failures) - before
+                path = str(self._job.files[row] or "")
+                self._failures.append(Failure(row, path, error.reason))
+                progress.failed += 1
+        if batch.last:
+            # One shard waits at most: more would pile up in memory behind a slow disk.
+            progress.busy["write"] = self._waited()
+            what = self._features, self._status, self._failures
+            self._pending = self._pool.submit(_commit, self._writer, batch.shard, *what)
+            self._begin()
+        return progress
+
+    def finish(self) -> Progress:
+        """Wait for the last commit."""
+        return Progress(busy=dict.fromkeys(STEPS, 0.0) | {"write": self._waited()})
+
+    def _begin(self) -> None:
+        arrays = feature_arrays(self._writer.spec.streams)
+        self._features: dict[str, list[Array | None]] = {name: [] for name in arrays}
+        self._status: list[int] = []
+        self._failures: list[Failure] = []
+
+    def _waited(self) -> float:
+        """Wait for the commit under way, and return the seconds that it took."""
+        return 0.0 if self._pending is None else self._pending.result()
 
 
-def _mapped(backbones: Backbones, batch: Batch, config: ExtractConfig) -> dict[str, Array]:
-    """Return the features of one batch; a failed video leaves its place empty.
-
-    A video whose features the stored type cannot hold becomes a failed one in the batch.
-
-    Every batch has `batch_size` places, so that a row is computed by the same kernels wherever it
-    lies.
-    """
-    good = [place for place, error in enumerate(batch.outcomes) if error is None]
-    if not good:
-        return {}
-    frames, clips = batch.frames, batch.clips
-    if torch.cuda.is_available():
-        frames, clips = frames.pin_memory(), clips.pin_memory()
-    features: dict[str, Tensor] = {}
-    for name, tensor in backbones(frames, clips, config.precision).items():
-        features |= encode(name, tensor, config.dtype)
-    reason = f"its features are no finite numbers in {config.dtype}"
-    for place, fine in zip(good, finite(features)[good].tolist(), strict=True):
-        if not fine:
-            batch.outcomes[place] = VideoError(Status.UNREADABLE, reason)
-    return {name: to_numpy(tensor.cpu()) for name, tensor in features.items()}
-
-
-def _commit(writer: StoreWriter, number: int, shard: _Shard) -> float:
+def _commit(
+    writer: StoreWriter,
+    shard: int,
+    features: dict[str, list[Array | None]],
+    status: list[int],
+    failures: list[Failure],
+) -> float:
     started = time.perf_counter()
-    write_failures(writer.path, number, shard.failures)
-    writer.commit(number, shard.features, np.array(shard.status, dtype=np.uint8))
+    write_failures(writer.path, shard, failures)
+    writer.commit(shard, features, np.array(status, dtype=np.uint8))
     return time.perf_counter() - started

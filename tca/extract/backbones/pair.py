@@ -63,6 +63,11 @@ class Backbones:
         """Pixels of the square frames that the semantic and the motion backbone see."""
         return self.semantic.size, self.motion.size
 
+    @property
+    def device(self) -> torch.device:
+        """Where both are."""
+        return next(self.semantic.parameters()).device
+
     def to(self, device: torch.device) -> Backbones:
         """Move both to `device`, in the memory order that its convolutions like."""
         self.semantic.to(device)
@@ -106,10 +111,9 @@ class Backbones:
         Returns:
             semantic (B, [8,] P, D) and motion (B, T', D), float32, on the backbones' device.
         """
-        device = next(self.semantic.parameters()).device
-        frames = frames.to(device, non_blocking=True)
-        clips = clips.to(device, non_blocking=True)
-        with autocast(device, precision):
+        frames = frames.to(self.device, non_blocking=True)
+        clips = clips.to(self.device, non_blocking=True)
+        with autocast(self.device, precision):
             patches = self.semantic(frames.flatten(0, 1))
             motion = self.motion(clips)
         patches = self._pooled(patches)

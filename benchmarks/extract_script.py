@@ -1,0 +1,126 @@
+"""How fast `tca extract` is, next to the script that a researcher writes.
+
+Same clips, same networks with the same random weights, same cores; both sides in turns. The script
+is in `script.py`. Loading the networks is left out of the script's time; in tca's is the start of
+its worker, which loads them.
+
+    python benchmarks/extract_script.py --data FOLDER --backbones full --videos 48 --markdown
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from measuring import take_turns, use_cores
+from report import Report, common_options, run, working_folder
+from script import extract_by_script
+from transformers import DINOv3ViTImageProcessor
+
+from tca.cache.store import Store
+from tca.extract.backbones.pair import Backbones
+from tca.extract.config import Stage1Config
+from tca.extract.run import extract
+from tca.extract.video_files import VIDEO_SUFFIXES
+
+TINY = {
+    "semantic": {
+        "sizes": {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        }
+    },
+    "motion": {"blocks": (1, 1, 1, 1)},
+}
+BACKBONES: dict[str, dict[str, Any]] = {"tiny": TINY, "full": {"semantic": {}, "motion": {}}}
+"""full: DINOv3 ViT-B/16 and R3D-18."""
+
+
+class Sides:
+    """Both ways to extract some videos."""
+
+    def __init__(self, videos: list[Path], backbones: str, precision: str, folder: Path) -> None:
+        self.videos, self.folder = videos, folder
+        annotations = folder / "train.csv"
+        with annotations.open("w", newline="") as file:
+            csv.writer(file).writerows([["id", "label"], *([v.stem, "any"] for v in videos)])
+        chosen = BACKBONES[backbones]
+        self.config = Stage1Config.model_validate(
+            {
+                "data": {"videos": videos[0].parent, "annotations": {"train": annotations}},
+                "semantic": {"weights": "random:0", **chosen["semantic"]},
+                "motion": {"weights": "random:0", **chosen["motion"]},
+                "extract": {"precision": precision},
+            }
+        )
+        self.backbones = Backbones.load(self.config.semantic, self.config.motion, folder)
+        self._turn = 0
+
+    def script(self) -> float:
+        """Return videos/s of the script."""
+        out = self._empty()
+        begin = time.perf_counter()
+        extract_by_script(self.videos, self.backbones, DINOv3ViTImageProcessor(), out)
+        return len(self.videos) / (time.perf_counter() - begin)
+
+    def tca(self) -> float:
+        """Return videos/s of `tca extract`.
+
+        Raises:
+            ValueError: it left a video out.
+        """
+        store = self._empty() / "train.zarr"
+        begin = time.perf_counter()
+        extract("train", store, self.config, devices=["cpu"])
+        took = time.perf_counter() - begin
+        ready = len(Store.open(store).ready())
+        if ready != len(self.videos):
+            raise ValueError(f"{ready} of {len(self.videos)} videos were extracted")
+        return len(self.videos) / took
+
+    def _empty(self) -> Path:
+        self._turn += 1
+        made = self.folder / str(self._turn)
+        made.mkdir()
+        return made
+
+
+@click.command(help=__doc__.replace("    python", "\b\n    python"))
+@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--backbones", type=click.Choice(list(BACKBONES)), default="tiny", show_default=True)
+@click.option("--precision", default="auto", show_default=True, help="As extract.precision.")
+@click.option("--videos", type=click.IntRange(1), default=48, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--cores", type=click.IntRange(1), default=2, show_default=True)
+@common_options
+def main(
+    data: Path,
+    backbones: str,
+    precision: str,
+    videos: int,
+    rounds: int,
+    cores: int,
+    output: str | None,
+    keep: bool,
+    folder: Path | None,
+) -> None:
+    cores = use_cores(cores)
+    found = sorted(f for f in data.rglob("*") if f.suffix.lower() in VIDEO_SUFFIXES)[:videos]
+    settings = {"videos": len(found), "cores": cores, "rounds": rounds, "precision": precision}
+    report = Report("extract_script", settings)
+    with working_folder(folder, keep) as place:
+        sides = Sides(found, backbones, precision, place)
+        tca, script, ratio = take_turns(sides.script, {"tca": sides.tca}, rounds)["tca"]
+    table = [[backbones, tca, script, ratio, ratio >= 3]]
+    columns = ["backbones", "tca extract, videos/s", "the script, videos/s", "ratio", "≥ 3"]
+    report.table("Against the script", columns, table)
+    report.show(output)
+
+
+if __name__ == "__main__":
+    run(main)
