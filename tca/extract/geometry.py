@@ -1,6 +1,6 @@
 """From pictures of any size to the squares that the backbones see, as uint8.
 
-Squares are made where the video was decoded, by the decoding thread: resizing uint8 costs a sixth
+Squares are made where the video was decoded, by the decoding process: resizing uint8 costs a sixth
 of resizing float32 on a CPU, and 1.8 MB a video cross the bus instead of up to 5.
 """
 
@@ -38,7 +38,7 @@ def squares(
         view: its crop is cut out before resizing, its flip done after; its offset is not looked at.
 
     Returns:
-        (len(pictures), 3, size, size) uint8.
+        (len(pictures), 3, size, size) uint8, the channels innermost in memory.
     """
     cut = [_cut(picture, view.crop, pixel_aspect) for picture in pictures]
     if len({picture.shape for picture in cut}) == 1:
@@ -66,4 +66,4 @@ def _resized(pictures: Picture, size: int, geometry: Geometry, pixel_aspect: flo
     if (height, width) != (rows, columns):
         frames = F.interpolate(frames, (rows, columns), mode="bilinear", antialias=True)
     top, left = (rows - size) // 2, (columns - size) // 2
-    return frames[:, :, top : top + size, left : left + size].contiguous()
+    return frames[:, :, top : top + size, left : left + size]
