@@ -85,7 +85,7 @@ def check(
         checked = check_data(
             project.data,
             chosen,
-            min_frames=project.extract.min_frames,
+            project.extract,
             processes=processes,
             decoded=not quick,
         )

@@ -141,7 +141,7 @@ def run_demo(
     project, _ = load_project(folder / CONFIG_FILE, ())
     check = clock.time(
         "data check",
-        lambda: check_data(project.data, SPLITS, min_frames=project.extract.min_frames).report,
+        lambda: check_data(project.data, SPLITS, project.extract).report,
     )
     note(f"backbones: {BACKBONES}.")
     extracted = clock.time("extract", lambda: {s: _extract(s, project, folder) for s in SPLITS})

@@ -23,17 +23,17 @@ _ESCAPES = {b"\\": rb"\\", b"\n": rb"\n", b"\r": rb"\r"}
 _ESCAPED = {escape: character for character, escape in _ESCAPES.items()}
 
 
-def sha256(path: Path) -> bytes:
-    """Return the sha256 of a file.
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file in hexadecimal digits.
 
     Raises:
         OSError: it cannot be read.
     """
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def checksum_lines(path: Path, sums: Iterable[tuple[Path, bytes]]) -> bytes:
+def checksum_lines(path: Path, sums: Iterable[tuple[Path, str]]) -> bytes:
     """Return what a list has to say of (file, sha256), each file once, by name.
 
     Args:
@@ -45,13 +45,13 @@ def checksum_lines(path: Path, sums: Iterable[tuple[Path, bytes]]) -> bytes:
     return b"".join(_line(name, named[name]) for name in sorted(named))
 
 
-def _line(name: bytes, content: bytes) -> bytes:
+def _line(name: bytes, content: str) -> bytes:
     escaped = re.sub(rb"[\\\n\r]", lambda found: _ESCAPES[found[0]], name)
     mark = b"\\" if escaped != name else b""
-    return mark + content.hex().encode() + b"  " + escaped + b"\n"
+    return mark + content.encode() + b"  " + escaped + b"\n"
 
 
-def read_list(path: Path) -> dict[bytes, bytes]:
+def read_list(path: Path) -> dict[bytes, str]:
     """Return the sha256 of every file in a list, by its name there.
 
     Raises:
@@ -63,7 +63,7 @@ def read_list(path: Path) -> dict[bytes, bytes]:
         raise TcaError(
             f"cannot read {path}: {error.strerror}; name a list that --checksums wrote."
         ) from None
-    sums: dict[bytes, bytes] = {}
+    sums: dict[bytes, str] = {}
     for number, line in enumerate(lines, 1):
         if not line or line.startswith(b"#"):
             continue
@@ -76,7 +76,7 @@ def read_list(path: Path) -> dict[bytes, bytes]:
         name = found[3]
         if found[1]:
             name = re.sub(rb"\\[\\nr]", lambda escape: _ESCAPED[escape[0]], name)
-        sums[name] = bytes.fromhex(found[2].decode())
+        sums[name] = found[2].decode().lower()
     if not sums:
         raise TcaError(f"{path} lists no checksum; name a list that --checksums wrote.")
     return sums

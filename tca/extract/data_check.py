@@ -22,17 +22,12 @@ from tca.extract.annotations import (
     read_classes,
     read_flip_table,
 )
-from tca.extract.config import DataConfig
+from tca.extract.config import DataConfig, ExtractConfig
 from tca.extract.data_state import DataReport, SplitReport
+from tca.extract.decoding import Limits
 from tca.extract.duplicates import Copy, Duplicate, find_duplicates
-from tca.extract.inspectors import inspect_all
+from tca.extract.inspectors import Bounds, inspect_all
 from tca.extract.split_tally import SplitTally, readable
-
-SECONDS = 120.0
-"""A video may take; one of SSv2 takes 0.02."""
-
-MEGABYTES = 2048
-"""Memory that the decoder of a video may take."""
 
 
 @dataclass(frozen=True)
@@ -40,43 +35,38 @@ class Checked:
     """What a check found: a report, and the sha256 of every file that could be read."""
 
     report: DataReport
-    sums: list[tuple[Path, bytes]]
+    sums: list[tuple[Path, str]]
 
 
 def check_data(
     config: DataConfig,
     splits: Sequence[str],
+    extract: ExtractConfig,
     *,
-    min_frames: int,
     processes: int = 0,
     decoded: bool = True,
-    seconds: float = SECONDS,
 ) -> Checked:
     """Read the annotations of `splits` and inspect every video of theirs that is there.
 
     Args:
         config: where annotations and videos are.
         splits: which splits.
-        min_frames: as `extract.min_frames`.
+        extract: what a video needs, and what decoding it may take.
         processes: that inspect files; 0: one a core.
         decoded: False: believe the headers, see `probe`.
-        seconds: a video may take, or it is unreadable.
 
     Raises:
         UsageError: a split is not configured.
-        TcaError: annotations that cannot be read or are in doubt.
+        TcaError: annotations that cannot be read or are in doubt, or processes that do not start.
     """
+    limits = Limits(frames=extract.max_frames, pixels=extract.max_pixels)
+    bounds = Bounds(limits if decoded else None, extract.max_seconds, extract.max_megabytes)
+    processes = processes or len(os.sched_getaffinity(0))
     annotations = [read_annotations(config, split) for split in splits]
     flips = _flips(config)
-    tallies = [SplitTally(split, min_frames, decoded) for split in annotations]
+    tallies = [SplitTally(split, extract.min_frames, decoded) for split in annotations]
     for tally in tallies:
-        found = inspect_all(
-            tally.paths,
-            processes=processes or len(os.sched_getaffinity(0)),
-            header_only=not decoded,
-            seconds=seconds,
-            megabytes=MEGABYTES,
-        )
+        found = inspect_all(tally.paths, bounds, processes=processes)
         what = f"check {tally.annotations.split}"
         with closing(found), ProgressLine(what, len(tally.paths), "videos") as line:
             for one in found:
@@ -84,7 +74,7 @@ def check_data(
                 line.advance()
     reports = [tally.report() for tally in tallies]
     report = DataReport(
-        min_frames=min_frames,
+        min_frames=extract.min_frames,
         splits=reports,
         decoded=decoded,
         shared=_shared(annotations),

@@ -22,8 +22,8 @@ class Marks:
         pictures: fingerprint of the decoded pictures; empty if none were decoded.
     """
 
-    content: bytes
-    pictures: bytes
+    content: str
+    pictures: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def find_duplicates(marks: Sequence[Marks], copy: Callable[[int], Copy]) -> list
     # Equal bytes give equal pictures, so pictures decide alone wherever they are known.
     keys = [mark.pictures or mark.content for mark in marks]
     repeated = {key for key, count in Counter(keys).items() if key and count > 1}
-    groups: defaultdict[bytes, list[int]] = defaultdict(list)
+    groups: defaultdict[str, list[int]] = defaultdict(list)
     for place, key in enumerate(keys):
         if key in repeated:
             groups[key].append(place)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tca.extract.checksums import sha256
+from tca.extract.decoding import Limits
 from tca.extract.probe import Probe, probe
 
 
@@ -16,24 +18,34 @@ class Inspected:
     Attributes:
         probe: what is in it as a video.
         size: in bytes, 0 if it cannot be read.
-        content: sha256 of its bytes, empty if they cannot be read.
+        sha256: of its bytes, in hexadecimal digits; empty if they cannot be read.
     """
 
     probe: Probe
     size: int = 0
-    content: bytes = b""
+    sha256: str = ""
+
+    def to_json(self) -> bytes:
+        """Return it as JSON."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Inspected:
+        """Return what `to_json` wrote."""
+        document = json.loads(text)
+        return cls(Probe(**document.pop("probe")), **document)
 
 
-def inspect(path: Path, header_only: bool) -> Inspected:
+def inspect(path: Path, limits: Limits | None) -> Inspected:
     """Read, hash and decode a file; never raises for what is in it.
 
     Args:
         path: the file.
-        header_only: see `probe`.
+        limits: see `probe`.
     """
     try:
         size, content = path.stat().st_size, sha256(path)
     except OSError as error:
         return Inspected(Probe(reason=error.strerror or str(error)))
     # Hashed first: the decoder then reads from memory.
-    return Inspected(probe(path, header_only=header_only), size, content)
+    return Inspected(probe(path, limits), size, content)

@@ -7,49 +7,61 @@ two cores, and on many they do not share one interpreter lock.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import queue
-import resource
 import signal
+import socket
 import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from tca.errors import TcaError
 from tca.extract.bounded_map import bounded_map
+from tca.extract.confine import confine
+from tca.extract.decoding import Limits
 from tca.extract.inspection import Inspected, inspect
+from tca.extract.nursery import Nursery, shared_nursery
 from tca.extract.probe import Probe
 
-# A process starts in milliseconds: it is forked from one that has imported everything.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__])
-
-# Of multiprocessing's processes, one thread at a time may start or reap any.
-_STARTING = threading.Lock()
-
-DYING_S = 0.2
-"""A process that closed its pipe is dead after so many seconds, or hangs."""
+ATTEMPTS = 2
+"""A process that dies may be the victim of another one's hunger for memory: it tries again."""
 
 
-def inspect_all(
-    paths: Sequence[Path], *, processes: int, header_only: bool, seconds: float, megabytes: int
-) -> Generator[Inspected]:
+@dataclass(frozen=True)
+class Bounds:
+    """What the inspection of a file may take, and how far it goes.
+
+    Attributes:
+        limits: on the video; None: the header is believed and nothing is decoded.
+        seconds: for a file.
+        megabytes: memory, beyond what a process starts with.
+    """
+
+    limits: Limits | None
+    seconds: float
+    megabytes: int
+
+
+def inspect_all(paths: Sequence[Path], bounds: Bounds, *, processes: int) -> Generator[Inspected]:
     """Yield what is found of each file, in the order of `paths`; close it to stop early.
 
     Args:
         paths: the files.
+        bounds: for each of them.
         processes: how many inspect at once; one a file at most is started.
-        header_only: see `probe`.
-        seconds: a file may take.
-        megabytes: memory that a process may take beyond what it starts with.
+
+    Raises:
+        TcaError: the processes do not start.
     """
     count = min(processes, len(paths))
     if not count:
         return
-    inspectors = [_Inspector(header_only, seconds, megabytes) for _ in range(count)]
+    nursery = shared_nursery()
+    inspectors = [_Inspector(bounds, nursery) for _ in range(count)]
     idle: queue.SimpleQueue[_Inspector] = queue.SimpleQueue()
     for inspector in inspectors:
         idle.put(inspector)
@@ -71,94 +83,84 @@ def inspect_all(
 
 
 class _Inspector:
-    """One process, begun when it is needed, and again after it had to be killed."""
+    """One process, begun when it is needed, and again after its death."""
 
-    def __init__(self, header_only: bool, seconds: float, megabytes: int) -> None:
-        self._arguments = header_only, megabytes
-        self._seconds = seconds
-        self._process: multiprocessing.process.BaseProcess | None = None
+    def __init__(self, bounds: Bounds, nursery: Nursery) -> None:
+        self._bounds, self._nursery = bounds, nursery
         self._pipe: Connection | None = None
+        self._process: int | None = None
+        self._changing = threading.Lock()
         self._stopped = False
 
     def __call__(self, path: Path) -> Inspected:
-        """Inspect a file; wait for it `seconds` at most."""
-        try:
+        """Inspect a file; once more if the process dies of it."""
+        reason = "the check was stopped"
+        for _ in range(ATTEMPTS):
             pipe = self._started()
-            pipe.send(path)
-            if pipe.poll(self._seconds):
-                found: Inspected = pipe.recv()
-                return found
-            reason = f"its decoder did not end within {self._seconds:g} s"
-        except (EOFError, OSError):
-            reason = "its decoder died"
-        return Inspected(Probe(reason=self._ended(reason)))
+            if pipe is None:
+                break
+            try:
+                pipe.send(path)
+                if pipe.poll(self._bounds.seconds):
+                    return Inspected.from_json(pipe.recv_bytes())
+            except (EOFError, OSError):
+                code = self._end()
+                cause = f"of {signal.Signals(-code).name}" if code and code < 0 else f"with {code}"
+                reason = f"its decoder died {cause}, and so did another one"
+            else:
+                self._end()
+                seconds = f"{self._bounds.seconds:g} seconds"
+                reason = f"decoding it takes over {seconds} (extract.max_seconds)"
+                break
+        return Inspected(Probe(reason=reason))
 
     def stop(self) -> None:
         """End the process, whatever it does, and start none again."""
-        with _STARTING:
-            self._stopped = True
-            if self._process is not None:
-                self._process.kill()
-                self._process.join()
+        self._stopped = True
+        self._end()
 
-    def _started(self) -> Connection:
-        with _STARTING:
+    def _started(self) -> Connection | None:
+        """Return the pipe to the process; None if there is to be none any more."""
+        with self._changing:
             if self._stopped:
-                raise EOFError
-            if self._pipe is None:
-                self._pipe, theirs = _CONTEXT.Pipe()
-                self._process = _CONTEXT.Process(
-                    target=_serve, args=(theirs, *self._arguments), daemon=True
-                )
-                self._process.start()
-                # With a copy here, the death of the process would not be heard.
-                theirs.close()
+                return None
+            if self._pipe is None or self._process is None:
+                ours, theirs = socket.socketpair()
+                with theirs:
+                    self._pipe = Connection(ours.detach())
+                    try:
+                        fds = [theirs.fileno()]
+                        self._process = self._nursery.fork(serve, fds, self._bounds)
+                    except OSError as error:
+                        raise _no_start(str(error)) from None
+                try:
+                    self._pipe.recv_bytes()
+                except (EOFError, OSError):
+                    raise _no_start("one died") from None
             return self._pipe
 
-    def _ended(self, reason: str) -> str:
-        """Take the process down, dead or alive, and return `reason` with the signal it died of."""
-        with _STARTING:
-            process, pipe = self._process, self._pipe
-            self._process = self._pipe = None
-            if pipe is not None:
-                pipe.close()
+    def _end(self) -> int | None:
+        """Kill the process, unless it is dead, and return its exit code."""
+        with self._changing:
+            process, self._process = self._process, None
             if process is None:
-                return reason
-            # One that died has closed its pipe before it could be waited for.
-            process.join(DYING_S)
-            alive = process.exitcode is None
-            if alive:
-                process.kill()
-                process.join()
-            code = process.exitcode or 0
-            return f"{reason} of {signal.Signals(-code).name}" if code < 0 and not alive else reason
+                return None
+            with suppress(OSError):
+                os.kill(process, signal.SIGKILL)
+                return self._nursery.exit_code(process)
+            return None
 
 
-def _serve(pipe: Connection, header_only: bool, megabytes: int) -> None:
-    """Inspect the files that come over `pipe` until it is closed."""
-    # Ctrl-C reaches the whole process group; the parent ends its processes itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    _confine(megabytes)
-    with suppress(EOFError, OSError):
+def _no_start(why: str) -> TcaError:
+    return TcaError(f"the processes that inspect files do not start ({why}); run it again.")
+
+
+def serve(fds: Sequence[int], bounds: Bounds) -> None:
+    """Inspect the files that come over `fds[0]` until it is closed."""
+    confine(bounds.megabytes)
+    with Connection(fds[0]) as pipe, suppress(EOFError, OSError):
+        pipe.send_bytes(b"ready")
         while True:
             path: Path = pipe.recv()
-            pipe.send(inspect(path, header_only))
-
-
-def _leave_with_parent() -> None:
-    """End this process, even one that hangs, when its parent was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _confine(megabytes: int) -> None:
-    """Bound the memory of this process."""
-    status = Path("/proc/self/status").read_text()
-    kilobytes = int(status.split("VmData:")[1].split()[0])
-    most = kilobytes * 1024 + megabytes * 2**20
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    # A process that dies leaves no core file for every bad video.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            # Not pickled: what a hostile file made of this process could run code in its parent.
+            pipe.send_bytes(inspect(path, bounds.limits).to_json())

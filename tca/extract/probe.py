@@ -17,7 +17,14 @@ from av.video.stream import VideoStream
 from awscrt.checksums import crc64nvme
 
 from tca.cache.layout import Status
-from tca.extract.decoding import VideoError, in_order, opened, quarter_turns
+from tca.extract.decoding import (
+    Limits,
+    VideoError,
+    in_order,
+    opened,
+    quarter_turns,
+    require_within,
+)
 from tca.extract.truncation import missing_bytes
 
 
@@ -39,7 +46,7 @@ class Probe:
         variable_rate: the times between frames differ by more than rounding.
         changes_size: a later frame has another size than the first.
         pictures: a fingerprint of all decoded pictures, the same for the same stream in another
-            container; empty without a frame.
+            container, in hexadecimal digits; empty without a frame.
     """
 
     frames: int = 0
@@ -54,19 +61,22 @@ class Probe:
     pixel_aspect: float = 1.0
     variable_rate: bool = False
     changes_size: bool = False
-    pictures: bytes = b""
+    pictures: str = ""
 
 
-def probe(path: Path, *, header_only: bool = False) -> Probe:
+def probe(path: Path, limits: Limits | None) -> Probe:
     """Decode a file to its end or to where it breaks off; never raises for what is in it.
 
     Args:
         path: the file.
-        header_only: decode nothing and believe the header.
+        limits: on the video; None: decode nothing and believe the header.
     """
     try:
         with opened(path) as (container, stream):
-            return _header(path, container, stream) if header_only else _count(container, stream)
+            if limits is None:
+                return _header(path, container, stream)
+            require_within(limits, stream.width, stream.height)
+            return _count(container, stream, limits)
     except VideoError as error:
         return Probe(empty=error.status is Status.EMPTY, reason=error.reason)
     except Exception as error:
@@ -94,7 +104,7 @@ def _header(path: Path, container: InputContainer, stream: VideoStream) -> Probe
     )
 
 
-def _count(container: InputContainer, stream: VideoStream) -> Probe:
+def _count(container: InputContainer, stream: VideoStream, limits: Limits) -> Probe:
     frames, reason = 0, ""
     first: av.VideoFrame | None = None
     changes_size = False
@@ -106,6 +116,7 @@ def _count(container: InputContainer, stream: VideoStream) -> Probe:
     try:
         for frame in in_order(container, stream):
             frames += 1
+            require_within(limits, frame.width, frame.height, frames)
             first = first or frame
             changes_size |= (frame.width, frame.height) != (first.width, first.height)
             # The frames flushed after a break have no number for a time.
@@ -132,7 +143,7 @@ def _count(container: InputContainer, stream: VideoStream) -> Probe:
         pixel_aspect=1 / aspect if turns % 2 else aspect,
         variable_rate=varies(sorted(times), float(first.time_base or 0)),
         changes_size=changes_size,
-        pictures=pictures.digest(),
+        pictures=pictures.hexdigest(),
     )
 
 

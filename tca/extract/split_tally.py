@@ -19,7 +19,7 @@ from tca.extract.probe import Probe
 
 _NUMBERS = ("frames", "fps", "seconds", "width", "height", "bytes")
 
-_UNMARKED = Marks(b"", b"")
+_UNMARKED = Marks("", "")
 
 
 class SplitTally:
@@ -41,7 +41,7 @@ class SplitTally:
         self.annotations = annotations
         self.found = [video for video in annotations.videos if video.path is not None]
         self.paths = [video.path for video in self.found if video.path is not None]
-        self.contents: list[bytes] = []
+        self.contents: list[str] = []
         self.marks: list[Marks] = []
         self._min_frames, self._decoded = min_frames, decoded
         self._usable: list[Video] = []
@@ -59,12 +59,12 @@ class SplitTally:
     def add(self, one: Inspected) -> None:
         """Count the next of the videos that were found."""
         video, probe = self.found[len(self.contents)], one.probe
-        self.contents.append(one.content)
+        self.contents.append(one.sha256)
         self._bytes += one.size
         if probe.width:
             self._add_numbers(video, one)
         usable = self._sort(video, probe)
-        self.marks.append(Marks(one.content, probe.pictures) if usable else _UNMARKED)
+        self.marks.append(Marks(one.sha256, probe.pictures) if usable else _UNMARKED)
         if usable:
             self._usable.append(video)
             for kind, what in oddities(probe).items():

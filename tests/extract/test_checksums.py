@@ -74,7 +74,7 @@ def test_a_list_that_the_program_wrote_is_read(tmp_path: Path, mode: str) -> Non
     names = [os.fsencode(file.relative_to(tmp_path)) for file in files]
     (tmp_path / "sums").write_bytes(sha256sum(mode, "--", *names, cwd=tmp_path).stdout)
     assert read_list(tmp_path / "sums") == {
-        os.fsencode(file.relative_to(tmp_path)): hashlib.sha256(file.read_bytes()).digest()
+        os.fsencode(file.relative_to(tmp_path)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in files
     }
     verified = verify_list(tmp_path / "sums", files, threads=3)

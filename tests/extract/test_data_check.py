@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from tca.errors import TcaError, UsageError
-from tca.extract.config import DataConfig
+from tca.extract.config import DataConfig, ExtractConfig
 from tca.extract.data_check import check_data
 from tca.extract.data_report import print_report
 from tca.extract.data_state import DataReport
-from tca.extract.decoding import Clip, VideoError, decode
+from tca.extract.decoding import Clip, Limits, VideoError, decode
 from tca.extract.distribution import describe
 from tca.extract.probe import probe
 from tca.extract.recognise import recognise
+
+LIMITS = Limits(frames=1000, pixels=2**25)
 
 
 def write_video(path: Path, frames: int, fps: int = 12, size: tuple[int, int] = (64, 48)) -> None:
@@ -38,7 +40,8 @@ def write_video(path: Path, frames: int, fps: int = 12, size: tuple[int, int] = 
 def report_of(
     config: DataConfig, splits: list[str], min_frames: int = 8, processes: int = 1
 ) -> DataReport:
-    return check_data(config, splits, min_frames=min_frames, processes=processes).report
+    needs = ExtractConfig(min_frames=min_frames)
+    return check_data(config, splits, needs, processes=processes).report
 
 
 def check_folder(folder: Path, tmp_path: Path, processes: int = 2) -> DataReport:
@@ -124,7 +127,7 @@ def test_the_check_and_extraction_agree(shared: Path) -> None:
     files = sorted((shared / "data/odd").iterdir())
     files += sorted((shared / "data/ssv2/videos").iterdir())[:4]
     for file in files:
-        found = probe(file)
+        found = probe(file, LIMITS)
         clip, status = decoded(file)
         if clip is None:
             assert found.reason, file
@@ -182,8 +185,8 @@ def test_whatever_a_decoder_raises_belongs_to_its_video(
         raise MemoryError("too large")
 
     monkeypatch.setattr(av, "open", raises)
-    assert probe(tmp_path / "a.mp4").reason == "MemoryError: too large"
-    assert probe(tmp_path / "none.mp4").reason == "no such file"
+    assert probe(tmp_path / "a.mp4", LIMITS).reason == "MemoryError: too large"
+    assert probe(tmp_path / "none.mp4", LIMITS).reason == "no such file"
 
 
 class Listener(BaseHTTPRequestHandler):
@@ -200,7 +203,7 @@ def test_a_playlist_does_not_reach_the_network(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{server.server_port}/a.ts"
         lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", "#EXTINF:1,", url, "#EXT-X-ENDLIST", ""]
         (tmp_path / "a.m3u8").write_text("\n".join(lines))
-        found = probe(tmp_path / "a.m3u8")
+        found = probe(tmp_path / "a.m3u8", LIMITS)
         server.shutdown()
     assert (found.frames, Listener.asked) == (0, [])
     assert found.reason

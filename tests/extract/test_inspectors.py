@@ -1,13 +1,12 @@
 """Files that hang, kill or starve what inspects them cost themselves and no other."""
 
-import multiprocessing
 import os
-import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -18,8 +17,11 @@ import pytest
 from drawn_video import write_video
 
 from tca.extract.bounded_map import bounded_map
+from tca.extract.decoding import Limits
 from tca.extract.inspection import Inspected, inspect
-from tca.extract.inspectors import inspect_all
+from tca.extract.inspectors import Bounds, inspect_all
+
+LIMITS = Limits(frames=1000, pixels=2**25)
 
 
 class Bomb:
@@ -36,14 +38,33 @@ def bomb(function: Any, *arguments: Any) -> Path:
     return cast(Path, Bomb(function, *arguments))
 
 
+def bounds(seconds: float = 60, megabytes: int = 2048) -> Bounds:
+    return Bounds(LIMITS, seconds, megabytes)
+
+
 def inspected(
     paths: list[Path], processes: int = 2, seconds: float = 60, megabytes: int = 2048
 ) -> list[Inspected]:
-    found = inspect_all(
-        paths, processes=processes, header_only=False, seconds=seconds, megabytes=megabytes
-    )
-    with closing(found):
+    with closing(inspect_all(paths, bounds(seconds, megabytes), processes=processes)) as found:
         return list(found)
+
+
+def children(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def inspecting(process: int) -> list[int]:
+    """Return the processes that inspect files: the children of the nursery of `process`."""
+    return [below for child in children(process) for below in children(child)]
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    for _ in range(1500):
+        if holds():
+            return
+        time.sleep(0.02)
+    pytest.fail("it never came to that")
 
 
 @pytest.fixture
@@ -63,17 +84,17 @@ def test_a_dead_or_hanging_process_costs_its_file(good: list[Path], tmp_path: Pa
     paths = [good[0], dies, good[1], hangs, good[2], leaves, *good[3:], dies]
     found = inspected(paths, seconds=2)
     reasons = [one.probe.reason for one in found]
-    assert reasons[1] == reasons[-1] == "its decoder died of SIGSEGV"
-    assert reasons[3] == "its decoder did not end within 2 s"
-    assert reasons[5] == "its decoder died"
+    assert reasons[1] == reasons[-1] == "its decoder died of SIGSEGV, and so did another one"
+    assert reasons[3] == "decoding it takes over 2 seconds (extract.max_seconds)"
+    assert reasons[5] == "its decoder died with 3, and so did another one"
     whole = [one.probe.frames for one in found if not one.probe.reason]
     # In the order of the files, whichever process had them.
     assert whole == [10 + number for number in range(8)]
-    assert multiprocessing.active_children() == []
+    assert inspecting(os.getpid()) == []
 
 
 def test_processes_find_what_this_one_finds(good: list[Path]) -> None:
-    assert inspected(good, processes=3) == [inspect(path, False) for path in good]
+    assert inspected(good, processes=3) == [inspect(path, LIMITS) for path in good]
 
 
 def test_a_decoder_that_wants_all_memory_is_refused_it(tmp_path: Path) -> None:
@@ -90,57 +111,37 @@ def test_who_stops_early_leaves_no_process_and_begins_no_other_file(
     copies = [tmp_path / f"copy{number}" for number in range(200)]
     # Each is made when its turn comes, and inspected then.
     paths = [bomb(shutil.copy, good[0], copy) for copy in copies]
-    with closing(
-        inspect_all(paths, processes=2, header_only=False, seconds=60, megabytes=2048)
-    ) as found:
+    with closing(inspect_all(paths, bounds(), processes=2)) as found:
         assert next(found).probe.frames == 10
-    assert multiprocessing.active_children() == []
+    assert inspecting(os.getpid()) == []
     assert 1 <= sum(copy.exists() for copy in copies) < 100
 
 
 def test_without_files_no_process_is_started() -> None:
     assert inspected([]) == []
-    assert multiprocessing.active_children() == []
+    assert inspecting(os.getpid()) == []
 
 
 def test_a_hanging_process_dies_with_a_killed_parent(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     program = (
-        "import multiprocessing, threading, time\n"
         "from pathlib import Path\n"
-        "from tca.extract.inspectors import inspect_all\n"
-        "def tell():\n"
-        "    while not multiprocessing.active_children():\n"
-        "        time.sleep(0.01)\n"
-        "    time.sleep(1)\n"
-        "    print(multiprocessing.active_children()[0].pid, flush=True)\n"
-        "threading.Thread(target=tell, daemon=True).start()\n"
-        f"list(inspect_all([Path({str(tmp_path / 'pipe')!r})], processes=1, header_only=False, "
-        "seconds=600, megabytes=2048))\n"
+        "from tca.extract.decoding import Limits\n"
+        "from tca.extract.inspectors import Bounds, inspect_all\n"
+        "bounds = Bounds(Limits(1000, 2**25), 600, 2048)\n"
+        f"list(inspect_all([Path({str(tmp_path / 'pipe')!r})], bounds, processes=1))\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
-        assert parent.stdout is not None
-        child = int(parent.stdout.readline())
-        os.kill(child, 0)
+    with subprocess.Popen([sys.executable, "-c", program]) as parent:
+        eventually(lambda: bool(inspecting(parent.pid)))
+        family = children(parent.pid) + inspecting(parent.pid)
         parent.kill()
-    for _ in range(500):
-        if not Path(f"/proc/{child}").exists() or "Z" in _state(child):
-            return
-        time.sleep(0.02)
-    os.kill(child, signal.SIGKILL)
-    pytest.fail("the process lives on")
-
-
-def _state(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return "Z"
+    eventually(lambda: not any(Path(f"/proc/{process}").exists() for process in family))
 
 
 def test_what_is_found_goes_through_a_pipe(good: list[Path]) -> None:
-    found = inspect(good[0], False)
-    assert pickle.loads(pickle.dumps(found)) == found
+    found = inspect(good[0], LIMITS)
+    assert found.size == good[0].stat().st_size
+    assert Inspected.from_json(found.to_json()) == found
 
 
 def test_the_map_draws_few_items_ahead_and_keeps_their_order() -> None:
