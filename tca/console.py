@@ -97,6 +97,11 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
         """Units a second since the start of this run."""
         return (self.done - self._done_before) / max(time.monotonic() - self._started, 1e-9)
 
+    def warmed_up(self, count: int) -> None:
+        """Count `count` more as done and take the rate from here: they paid for the start too."""
+        self.done += count
+        self._done_before, self._started = self.done, time.monotonic()
+
     def advance(self, count: int = 1, detail: str = "") -> None:
         """Count `count` more as done; `detail` is shown behind the rate."""
         self.done += count

@@ -79,7 +79,6 @@ def command(
     from tca.cache.formats import path_in_format
     from tca.console import print_json
     from tca.extract.plan import Part
-    from tca.extract.run import extract, plan
 
     project, folder = load_project(config, overrides)
     wanted = chosen_splits(splits, project.data.annotations)
@@ -91,6 +90,8 @@ def command(
     }
     stores = {split: path_in_format(project.local_store(split), store_format) for split in wanted}
     with _engine(engine, ray_address, gpus, device, workers) as (devices, run):
+        from tca.extract.run import extract, plan
+
         common["devices"] = devices
         if dry_run:
             plans = [plan(split, stores[split], project, **common) for split in wanted]
@@ -112,6 +113,10 @@ def _engine(
 ) -> Iterator[tuple[list[str], Engine]]:
     """Give the devices and the engine that works on them."""
     if name == "local":
+        from tca.extract.server import start_server
+
+        # First of all, for both import for seconds: this process and the one that it forks from.
+        start_server()
         from tca.device import device_names
         from tca.extract.engine import run_local
 

@@ -12,10 +12,9 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
-from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from tca.cache.writer import StoreWriter
 from tca.extract.crew import Worker, lead
 from tca.extract.handout import Handout, exit_words
 from tca.extract.serve import STOP, Answer, Ask, Lost, Message, Stopped, Work, serve
+from tca.extract.server import server_context, without_ctrl_c
 from tca.extract.worker import Job, Report, decoding_threads, work
 
 PR_SET_PDEATHSIG = 1
@@ -68,16 +68,13 @@ class _Process:
     """A worker in a process of this machine."""
 
     def __init__(self, job: Job, device: str, threads: int | None) -> None:
-        # Forked by a server that has imported everything and touched no GPU: a replacement starts
-        # at once, and CUDA, which does not survive a fork of its own process, is not there yet.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tca.extract.worker"])
+        context = server_context()
         self.name = device
         self.pipe, theirs = context.Pipe()
         arguments = (work, job, device, threads, theirs, os.getcwd())
         # No daemon: it has processes of its own.
         self.process = context.Process(target=_run, args=arguments, name=f"tca-{device}")
-        with _without_ctrl_c():
+        with without_ctrl_c():
             self.process.start()
         theirs.close()
         self._stopped = False
@@ -111,19 +108,6 @@ def _wait(workers: Collection[Any], seconds: float) -> None:
     pipes = [worker.pipe for worker in workers]
     sentinels = [worker.process.sentinel for worker in workers]
     multiprocessing.connection.wait([*pipes, *sentinels], seconds)
-
-
-@contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Start processes that no Ctrl-C reaches: the parent ends its workers itself."""
-    # It would let Ctrl-C through again.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        forkserver.ensure_running()
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run(work: Work, job: Job, device: str, threads: int | None, pipe: Any, folder: str) -> None:

@@ -67,15 +67,14 @@ class Plan:
         part: which part of the split, "3/16"; None: all of it.
         videos: annotated videos of the whole split.
         missing: how many of them have no file.
+        rows: rows of the store, or of the part.
+        rows_done: how many of them are there.
+        rows_per_shard, shards, shards_done: likewise of shards.
+        row_bytes: bytes of a row; None where the weights cannot be had, which say how large it is.
+        needed: bytes that the rest takes on disk; None likewise.
         free: bytes free where the store lies.
         devices: a worker each.
         batch_size: videos that a worker maps at once.
-        rows: rows of the store, or of the part. This and what follows is None where the weights
-            cannot be had: they say how large a row is.
-        rows_done: how many of them are there.
-        rows_per_shard, shards, shards_done: likewise of shards.
-        row_bytes: bytes of a row.
-        needed: bytes that the rest takes on disk.
         problem: why the run would not start; None if it would.
     """
 
@@ -85,17 +84,17 @@ class Plan:
     part: str | None
     videos: int
     missing: int
+    rows: int
+    rows_done: int
+    rows_per_shard: int
+    shards: int
+    shards_done: int
+    row_bytes: int | None
+    needed: int | None
     free: int
     devices: list[str]
     batch_size: int
-    rows: int | None = None
-    rows_done: int | None = None
-    rows_per_shard: int | None = None
-    shards: int | None = None
-    shards_done: int | None = None
-    row_bytes: int | None = None
-    needed: int | None = None
-    problem: str | None = None
+    problem: str | None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -105,15 +104,13 @@ class Plan:
         """Return it as a person reads it: what, and how much."""
         found = self.videos - self.missing
         workers = [f"{self.devices.count(d)} x {d}" for d in dict.fromkeys(self.devices)]
-        todo, needed = "unknown", "unknown"
-        if self.rows is not None and self.rows_done is not None:
-            todo = f"{self.rows - self.rows_done:,} of {self.rows:,}"
-        if self.shards is not None and self.shards_done is not None:
-            todo += f", in {self.shards - self.shards_done:,} of {self.shards:,} shards"
+        todo = (
+            f"{self.rows - self.rows_done:,} of {self.rows:,}, in "
+            f"{self.shards - self.shards_done:,} of {self.shards:,} shards"
+        )
         if self.part is not None:
             todo += f" (part {self.part})"
-        if self.needed is not None:
-            needed = size_words(self.needed)
+        needed = "unknown" if self.needed is None else size_words(self.needed)
         return [
             ("videos", f"{self.videos:,}: {found:,} found, {self.missing:,} missing"),
             ("rows to do", todo),

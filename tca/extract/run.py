@@ -243,6 +243,7 @@ class _Watch:
         self.busy = dict.fromkeys(STEPS, 0.0)
         self._what, self._unit = what, unit
         self._line: ProgressLine | None = None
+        self._warm = False
         self._started = self._ended = 0.0
 
     @property
@@ -268,10 +269,15 @@ class _Watch:
             self._started = time.monotonic()
             line = ProgressLine(self._what, total, self._unit, before)
             self._line = self._shown.enter_context(line)
+        count = progress.rows
+        if count > 0 and not self._warm and self._line.done + count < self._line.total:
+            self._warm = True
+            self._line.warmed_up(count)
+            count = 0
         for step, seconds in progress.busy.items():
             self.busy[step] += seconds
         slowest = max(self.busy, key=lambda step: self.busy[step])
-        self._line.advance(progress.rows, f"slowest: {slowest}" if self.busy[slowest] else "")
+        self._line.advance(count, f"slowest: {slowest}" if self.busy[slowest] else "")
 
 
 def _plan(
@@ -288,31 +294,44 @@ def _plan(
     """Return the plan for a store that is perhaps begun; without weights, with gaps."""
     if begun is not None:
         spec = begun.spec
-    made = Plan(
+    if spec is None:
+        spec = _bare_spec(annotations, rows, len(devices) if part is None else part.count)
+    mine = _shards(spec, part)
+    committed = set() if begun is None else begun.committed()
+    todo = [shard for shard in mine if shard not in committed]
+    row_bytes = sum(stream.row_bytes for stream in spec.streams.values()) or None
+    return Plan(
         split=annotations.split,
         store=store,
         store_format=store_format or named_format(store) or "zarr",
         part=None if part is None else str(part),
         videos=len(annotations.videos),
         missing=len(annotations.missing),
-        free=free_bytes(store),
-        devices=devices,
-        batch_size=config.extract.batch_size,
-    )
-    if spec is None:
-        return made
-    mine = _shards(spec, part)
-    committed = set() if begun is None else begun.committed()
-    todo = [shard for shard in mine if shard not in committed]
-    return replace(
-        made,
         rows=_rows(spec, mine),
         rows_done=_rows(spec, mine) - _rows(spec, todo),
         rows_per_shard=spec.rows_per_shard,
         shards=len(mine),
         shards_done=len(mine) - len(todo),
-        row_bytes=sum(stream.row_bytes for stream in spec.streams.values()),
-        needed=todo_bytes(spec, todo, rows.files),
+        row_bytes=row_bytes,
+        needed=None if row_bytes is None else todo_bytes(spec, todo, rows.files),
+        free=free_bytes(store),
+        devices=devices,
+        batch_size=config.extract.batch_size,
+        problem=None,
+    )
+
+
+def _bare_spec(annotations: Annotations, rows: Rows, workers: int) -> StoreSpec:
+    """Return what is known of a store before its backbones are; it has no streams."""
+    return StoreSpec(
+        split=annotations.split,
+        rows=rows.table,
+        streams={},
+        rows_per_shard=rows_per_shard(len(rows.table), workers),
+        classes=annotations.classes,
+        identity={},
+        record={},
+        grid=(0, 0),
     )
 
 
@@ -348,16 +367,13 @@ def store_spec(
     The parts of one store must agree on `rows_per_shard`, so that it depends on their number alone.
     """
     backbones = Backbones.load(config.semantic, config.motion, folder)
-    count = len(rows.table)
-    return StoreSpec(
-        split=annotations.split,
-        rows=rows.table,
+    bare = _bare_spec(annotations, rows, len(devices) if part is None else part.count)
+    return replace(
+        bare,
         streams={
-            name: Stream((count, *shape), config.extract.dtype)
+            name: Stream((len(rows.table), *shape), config.extract.dtype)
             for name, shape in backbones.row_shapes.items()
         },
-        rows_per_shard=rows_per_shard(count, len(devices) if part is None else part.count),
-        classes=annotations.classes,
         identity=_identity(backbones, rows, config.extract),
         record=_record(annotations, config.extract, devices),
         grid=backbones.grid,
