@@ -2,12 +2,14 @@
 
 import json
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from tca.cli import run
 from tca.errors import UsageError
@@ -80,7 +82,12 @@ Plug = Callable[..., None]
 def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plug:
     """Install a package whose entry points are given as `semantic_NAME="module:function"`."""
 
-    def install(package: str = "tca-colours", source: str = COLOURS, **points: str) -> None:
+    def install(
+        package: str = "tca-colours",
+        source: str = COLOURS,
+        module: str = "colours_of_a_frame",
+        **points: str,
+    ) -> None:
         folder = tmp_path / package
         info = folder / f"{package.replace('-', '_')}-1.0.dist-info"
         info.mkdir(parents=True)
@@ -94,9 +101,9 @@ def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plug:
                 if name.startswith(stream)
             ]
         (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-        (folder / "colours_of_a_frame.py").write_text(source)
+        (folder / f"{module}.py").write_text(source)
         monkeypatch.syspath_prepend(str(folder))
-        monkeypatch.delitem(sys.modules, "colours_of_a_frame", raising=False)
+        monkeypatch.delitem(sys.modules, module, raising=False)
 
     return install
 
@@ -157,6 +164,36 @@ def test_two_backbones_of_one_name_are_refused(plug: Plug) -> None:
     # Others are not touched by it.
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     load_semantic(SemanticConfig(architecture="dinov3_vit", weights="random:0", sizes=small), HERE)
+
+
+@torch.no_grad()
+def test_the_package_of_the_documentation_works_as_it_stands_there(plug: Plug) -> None:
+    page = (Path(__file__).parents[2] / "docs/backbones.md").read_text()
+    blocks = {kind: page.split(f"```{kind}\n")[1].split("```")[0] for kind in ("toml", "python")}
+    project = tomllib.loads(blocks["toml"])["project"]
+    ((group, points),) = project["entry-points"].items()
+    assert group == "tca.semantic_backbones"
+    plug(
+        project["name"],
+        blocks["python"],
+        module="resnet_patches",
+        **{f"semantic_{name}": value for name, value in points.items()},
+    )
+    ours = load_semantic(SemanticConfig(architecture="resnet50", weights="random:7"), HERE)
+    assert ours.row_shape == (49, 2048)
+    torch.manual_seed(7)
+    theirs = create_feature_extractor(torchvision.models.resnet50().eval(), ["layer4"])
+    frames = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
+    pixels = torchvision.transforms.v2.functional.normalize(
+        frames / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    )
+    maps = theirs(pixels)["layer4"]
+    torch.testing.assert_close(ours(frames)[0, 8], maps[0, :, 1, 1], atol=1e-4, rtol=1e-4)
+    (mine,) = [one for one in list_backbones() if one.name == "resnet50"]
+    assert mine.cost is not None
+    # torchvision counts a multiplication and its addition as one.
+    published = 2e9 * torchvision.models.ResNet50_Weights.IMAGENET1K_V2.meta["_ops"]
+    assert mine.cost.flops == pytest.approx(8 * published, rel=1e-2)
 
 
 # --- tca backbones ---
