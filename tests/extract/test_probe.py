@@ -130,16 +130,15 @@ def test_pictures_are_known_again_in_another_container(tmp_path: Path) -> None:
     assert len(found | {pictures}) == 5
 
 
-def test_pixel_formats_without_an_array_have_a_fingerprint_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["yuv410p", "yuv411p", "yuv420p10le", "gray10le", "bgr0"])
+def test_pixel_formats_without_an_array_have_a_fingerprint_too(tmp_path: Path, form: str) -> None:
     video = write_video(tmp_path / "a.webm", 9)
-    found = set()
-    for form in ("yuv410p", "yuv411p", "yuv420p10le", "gray10le", "bgr0"):
-        ffmpeg("-i", video, "-pix_fmt", form, "-c:v", "ffv1", tmp_path / f"{form}.mkv")
-        one = probe(tmp_path / f"{form}.mkv", LIMITS)
-        assert (one.frames, one.reason) == (9, "")
-        found.add(one.pictures)
-    assert len(found) == 5
-    assert "" not in found
+    ffmpeg("-i", video, "-pix_fmt", form, "-c:v", "ffv1", tmp_path / "a.mkv")
+    ffmpeg("-i", tmp_path / "a.mkv", "-c", "copy", tmp_path / "a.avi")
+    ffmpeg("-i", tmp_path / "a.mkv", "-vf", "reverse", "-c:v", "ffv1", tmp_path / "other.mkv")
+    first, again, other = (probe(tmp_path / n, LIMITS) for n in ("a.mkv", "a.avi", "other.mkv"))
+    assert (first.frames, first.reason, first.codec) == (9, "", f"ffv1 {form}")
+    assert first.pictures == again.pictures != other.pictures
 
 
 def test_odd_sizes_have_a_fingerprint_that_padding_does_not_change(tmp_path: Path) -> None:
