@@ -79,6 +79,8 @@ def check(
             raise UsageError("--verify only compares files; leave the other options out.")
         _verify(project.data, chosen, verify, processes, as_json)
         return
+    if page is not None and page == checksums:
+        raise UsageError("--html and --checksums need two files; name another.")
     with ExitStack() as outputs:
         # Begun first: that a file cannot be written is not for the end of an hour's work.
         files = {path: outputs.enter_context(replacing(path)) for path in (page, checksums) if path}

@@ -130,7 +130,7 @@ class _Inspector:
                     self._pipe = Connection(ours.detach())
                     try:
                         fds = [theirs.fileno()]
-                        self._process = self._nursery.fork(serve, fds, self._bounds)
+                        self._process = self._nursery.fork(serve, fds, self._bounds, os.getcwd())
                     except OSError as error:
                         raise _no_start(str(error)) from None
                 try:
@@ -155,8 +155,10 @@ def _no_start(why: str) -> TcaError:
     return TcaError(f"the processes that inspect files do not start ({why}); run it again.")
 
 
-def serve(fds: Sequence[int], bounds: Bounds) -> None:
-    """Inspect the files that come over `fds[0]` until it is closed."""
+def serve(fds: Sequence[int], bounds: Bounds, folder: str) -> None:
+    """Inspect the files that come over `fds[0]`, as seen from `folder`, until it is closed."""
+    # The nursery stays where this program was when it was started.
+    os.chdir(folder)
     confine(bounds.megabytes)
     with Connection(fds[0]) as pipe, suppress(EOFError, OSError):
         pipe.send_bytes(b"ready")
