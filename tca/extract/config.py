@@ -179,6 +179,11 @@ class ExtractConfig(Section):
     batch_size: int = Field(
         8, ge=1, le=MOST, description="videos the backbones see at once; kept in the store"
     )
+    decoder: Literal["pyav", "torchcodec", "torchcodec-cuda"] = Field(
+        "pyav",
+        description="library that decodes; torchcodec is an extra, with -cuda it uses the GPU's "
+        "video decoder",
+    )
     threads: int = Field(
         0,
         ge=0,

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import av
+import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
@@ -18,7 +20,8 @@ from tca.extract.batch_buffers import BatchBuffers
 from tca.extract.confine import confine
 from tca.extract.decoding import Limits, Sample, sample
 from tca.extract.geometry import Geometry, squares
-from tca.extract.pictures import Picture, picture
+from tca.extract.pictures import Picture, upright
+from tca.extract.torchcodec_sampling import sample_by_torchcodec
 from tca.extract.video_error import VideoError
 from tca.extract.views import View
 
@@ -35,12 +38,14 @@ class Settings:
         min_frames: see `sample`.
         limits: on the video.
         megabytes: memory that a decoder may take beyond what it starts with.
+        torchcodec: torch device on which torchcodec decodes; None: PyAV decodes.
     """
 
     geometry: Geometry
     min_frames: int
     limits: Limits
     megabytes: int
+    torchcodec: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,9 @@ Draw = Callable[[Task, BatchBuffers, Settings], None]
 
 def serve(fds: Sequence[int], buffers: BatchBuffers, settings: Settings, draw: Draw) -> None:
     """Do the tasks that come over `fds[0]`, in the memory behind `fds[1]`, until they end."""
-    confine(settings.megabytes)
+    if settings.torchcodec in (None, "cpu"):
+        # CUDA asks for more memory than it ever uses.
+        confine(settings.megabytes)
     torch.set_num_threads(1)
     buffers = buffers.mapped(fds[1])
     with Connection(fds[0]) as connection, suppress(EOFError, OSError):
@@ -84,8 +91,7 @@ def draw(task: Task, buffers: BatchBuffers, settings: Settings) -> None:
     Raises:
         VideoError: the video gives no features; its places hold anything.
     """
-    offsets = [view.offset for _, view in task.views]
-    found = sample(task.path, offsets, min_frames=settings.min_frames, limits=settings.limits)
+    found = _sampled(task, settings)
     pictures = _Pictures(found)
     for (place, view), numbers in zip(task.views, found.indices, strict=True):
         frames, clips = buffers.place(task.slot, place)
@@ -98,6 +104,15 @@ def draw(task: Task, buffers: BatchBuffers, settings: Settings) -> None:
             frames[halves] = squares(given[::2], frames.shape[-1], *shape)
 
 
+def _sampled(task: Task, settings: Settings) -> Sample:
+    offsets = [view.offset for _, view in task.views]
+    least, limits = settings.min_frames, settings.limits
+    if settings.torchcodec is None:
+        return sample(task.path, offsets, min_frames=least, limits=limits)
+    device = settings.torchcodec
+    return sample_by_torchcodec(task.path, offsets, min_frames=least, limits=limits, device=device)
+
+
 class _Pictures:
     """The RGB pictures of a video, a bounded number of them at once."""
 
@@ -105,7 +120,7 @@ class _Pictures:
         self._frames = found.frames
         self._reformatter = VideoReformatter()
         self._made: dict[int, Picture] = {}
-        largest = max(3 * frame.width * frame.height for frame in found.frames.values())
+        largest = max(map(_rgb_bytes, found.frames.values()))
         # Even, for two sampled frames are a segment.
         self.together = 2 * max(1, PICTURE_BYTES // largest // 2)
 
@@ -115,8 +130,12 @@ class _Pictures:
             self._made = {n: made for n, made in self._made.items() if n in numbers}
         for number in numbers:
             if number not in self._made:
-                self._made[number] = picture(self._frames[number], self._reformatter)
+                self._made[number] = upright(self._frames[number], self._reformatter)
         return [self._made[number] for number in numbers]
+
+
+def _rgb_bytes(frame: av.VideoFrame | Picture) -> int:
+    return frame.nbytes if isinstance(frame, np.ndarray) else 3 * frame.width * frame.height
 
 
 def _attempt(

@@ -8,7 +8,7 @@ instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -21,7 +21,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from tca.cache.layout import Status
-from tca.extract.pictures import Picture, picture, turned
+from tca.extract.pictures import Picture, turned, upright
 from tca.extract.sampling import Indices, frame_indices
 from tca.extract.truncation import missing_bytes
 from tca.extract.video_error import VideoError
@@ -47,17 +47,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Sample:
-    """Decoded frames of a video, their colours not converted yet.
+    """Decoded frames of a video.
 
     Attributes:
-        frames: by number in order of presentation; all that were asked for.
+        frames: by number in order of presentation, all that were asked for; of PyAV, not converted
+            to RGB yet.
         indices: (16,) each, the frames of every offset that was asked for.
         count: N, the frames that the decoder delivered.
         broken: why the video ended early, None if it did not.
         pixel_aspect: width of a pixel over its height, as shown.
     """
 
-    frames: dict[int, av.VideoFrame]
+    frames: Mapping[int, av.VideoFrame | Picture]
     indices: list[Indices]
     count: int
     broken: str | None
@@ -94,7 +95,7 @@ def decode(path: Path, *, min_frames: int = 8, offset: float = 0.0) -> Clip:
     """
     found = sample(path, [offset], min_frames=min_frames)
     reformatter = VideoReformatter()
-    pictures = {number: picture(frame, reformatter) for number, frame in found.frames.items()}
+    pictures = {number: upright(frame, reformatter) for number, frame in found.frames.items()}
     return Clip(
         frames=[pictures[number] for number in found.indices[0].tolist()],
         pixel_aspect=found.pixel_aspect,

@@ -16,11 +16,11 @@ Picture = np.ndarray[Any, np.dtype[np.uint8]]
 NOT_TURNED = np.array([[1, 0], [0, 1]])
 
 
-def picture(frame: av.VideoFrame, reformatter: VideoReformatter) -> Picture:
+def upright(frame: av.VideoFrame | Picture, reformatter: VideoReformatter) -> Picture:
     """Return the frame in RGB, turned and mirrored as its file says.
 
     Args:
-        frame: as the decoder delivered it, of any size and pixel format.
+        frame: as PyAV delivered it, of any size and pixel format; what is a picture stays it.
         reformatter: shared by the frames of a video, so that its tables are made once.
 
     Returns:
@@ -29,6 +29,8 @@ def picture(frame: av.VideoFrame, reformatter: VideoReformatter) -> Picture:
     Raises:
         VideoError: the pixel format cannot be read.
     """
+    if isinstance(frame, np.ndarray):
+        return frame
     try:
         # One thread: PyAV would start one a core for every frame, and the pool keeps all busy.
         rgb = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
@@ -46,6 +48,12 @@ def turned(frame: av.VideoFrame) -> bool:
     """Return whether width and height change places in the upright picture."""
     (a, b), (c, d) = display_matrix(frame)
     return bool(abs(b) + abs(c) > abs(a) + abs(d))
+
+
+def mirrored(frame: av.VideoFrame) -> bool:
+    """Return whether the upright picture is a mirror image of the frame."""
+    (a, b), (c, d) = display_matrix(frame)
+    return bool(a * d < b * c)
 
 
 def display_matrix(frame: av.VideoFrame) -> np.ndarray[Any, np.dtype[Any]]:

@@ -30,6 +30,7 @@ from tca.extract.decoder import Settings, Task
 from tca.extract.decoders import SLOTS, Batch, Decoders, Wanted
 from tca.extract.decoding import Limits
 from tca.extract.mapping import Mapped, Mapper
+from tca.extract.torchcodec_sampling import torchcodec_device
 from tca.extract.video_error import VideoError
 from tca.extract.views import View
 
@@ -124,6 +125,7 @@ def decoders(
             min_frames=extract.min_frames,
             limits=Limits(extract.max_frames, extract.max_pixels),
             megabytes=extract.max_megabytes,
+            torchcodec=torchcodec_device(extract.decoder, backbones.device),
         ),
         processes=extract.threads or decoding_threads(),
         seconds=extract.max_seconds,

@@ -1,17 +1,21 @@
 import shutil
 import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 from drawn_video import bar, write_video
 
 from tca.cache.layout import Status
+from tca.errors import UsageError
 from tca.extract import decoding
 from tca.extract.decoding import VideoError, decode
 from tca.extract.sampling import frame_indices
+from tca.extract.torchcodec_sampling import torchcodec_device
 from tca.extract.truncation import missing_bytes
 
 needs_ffmpeg = pytest.mark.skipif(
@@ -163,3 +167,12 @@ def test_a_playlist_in_disguise_reaches_no_network(tmp_path: Path) -> None:
     with pytest.raises(VideoError) as caught:
         decode(path)
     assert caught.value.status is Status.UNREADABLE
+
+
+def test_torchcodec_that_is_not_there_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert torchcodec_device("pyav", torch.device("cpu")) is None
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    with pytest.raises(UsageError, match=r"install 'tca\[torchcodec\]' .* or choose pyav"):
+        torchcodec_device("torchcodec", torch.device("cpu"))
