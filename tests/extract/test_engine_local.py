@@ -1,6 +1,5 @@
 """The local engine: workers die and are replaced, and the store is what it would have been."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 import torch
 from faulty_work import BAD_SHARD, DiesAtOnce, killer_of_one
 from in_process import in_process
-from tiny_project import session_members, store_files, write_project
+from tiny_project import outlived, session_members, store_files, write_project
 
 from tca.cache.store import Store
 from tca.cache.writer import StoreWriter
@@ -143,14 +142,7 @@ def test_workers_die_with_their_parent(config: Path, tmp_path: Path) -> None:
     assert len(session_members(process.pid)) > 1
     process.kill()
     process.wait()
-    for _ in range(600):
-        if not session_members(process.pid):
-            break
-        time.sleep(0.1)
-    left = session_members(process.pid)
-    for orphan in left:
-        os.kill(orphan, signal.SIGKILL)
-    assert left == []
+    assert outlived(process.pid) == []
 
 
 @pytest.fixture

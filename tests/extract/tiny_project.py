@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import time
 from pathlib import Path
 
 from drawn_video import write_video
@@ -71,6 +73,16 @@ def committed_files(store: Path) -> dict[str, tuple[int, int]]:
         for file in opened.format.shard_files(shard)
         if file.exists()
     }
+
+
+def outlived(session: int) -> list[int]:
+    """End what is left of a session after a while, and return it."""
+    end = time.monotonic() + 60
+    while (left := session_members(session)) and time.monotonic() < end:
+        time.sleep(0.1)
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    return left
 
 
 def session_members(session: int) -> list[int]:
