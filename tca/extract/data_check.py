@@ -1,8 +1,8 @@
 """What is wrong with a data set, before hours go into extracting it.
 
 Every video that is there is decoded to its end, since headers lie about frame counts and a file
-that breaks off looks whole from outside. Colours are not converted and nothing is resized, so this
-is faster than extraction's decoding; missing videos cost nothing.
+that breaks off looks whole from outside. This costs about what decoding costs in extraction;
+missing videos cost nothing.
 """
 
 from __future__ import annotations

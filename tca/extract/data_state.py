@@ -122,8 +122,6 @@ class DataReport:
 
 def _failures(report: DataReport, allow_missing: bool) -> Iterator[str]:
     for part in report.splits:
-        if not part.annotated:
-            yield f"{part.split} has no videos"
         if part.missing and not allow_missing:
             yield f"{len(part.missing):,} of {part.annotated:,} videos of {part.split} are missing"
         if part.empty:

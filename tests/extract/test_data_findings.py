@@ -1,6 +1,7 @@
 """What the data check makes of what it finds: duplicates, balance, distributions, verdict, page."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -278,14 +279,36 @@ def test_tables_cannot_be_steered_by_names(
     assert "x1b[31m" in re.sub(r"[\s│]", "", shown)
 
 
-def test_a_report_of_an_empty_split_is_shown_everywhere(
+def test_a_report_without_any_file_is_shown_everywhere(
     tmp_path: Path, videos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = check(tmp_path, {"train": ["0,run"], "test": ["gone"]}).report
-    report.splits[1] = type(report.splits[1])(
-        **{**vars(report.splits[1]), "annotated": 0, "missing": []}
-    )
-    assert report.failures() == ["test has no videos"]
+    report = check(tmp_path, {"train": ["gone,run"], "test": ["gone2"]}).report
     print_report(report)
+    assert "missing" in capsys.readouterr().out
     assert Page(data_page(report)).open == []
-    assert json.loads(json.dumps(report.to_json()))["failures"] == ["test has no videos"]
+    document = json.loads(json.dumps(report.to_json()))
+    assert document["failures"] == [
+        "1 of 1 videos of train are missing",
+        "1 of 1 videos of test are missing",
+    ]
+
+
+def test_folders_that_loop_and_names_that_are_no_text(videos: Path, tmp_path: Path) -> None:
+    (videos / "loop").symlink_to("..", target_is_directory=True)
+    shutil.copy(videos / "0.webm", videos / os.fsdecode(b"latin-\xe9.webm"))
+    report = check(tmp_path, {"train": ["0,run", "1,sit"]}).report
+    assert report.failures() == []
+    # As far as text goes, where it is found under such a folder.
+    strange = tmp_path / os.fsdecode(b"\xff\xfe")
+    shutil.move(videos, strange)
+    config = DataConfig(
+        videos=strange,
+        labels=tmp_path / "labels.txt",
+        annotations={"train": tmp_path / "train.csv"},
+    )
+    shutil.copy(strange / "0.webm", strange / "1.webm")
+    found = check_data(config, ["train"], ExtractConfig()).report
+    (group,) = found.duplicates
+    assert "\ufffd\ufffd" in group.copies[0].file
+    data_page(found).encode()
+    json.dumps(found.to_json(), ensure_ascii=False).encode()
