@@ -1,5 +1,3 @@
-import shutil
-import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -18,18 +16,6 @@ from tca.extract.sampling import frame_indices
 from tca.extract.torchcodec_sampling import torchcodec_device
 from tca.extract.truncation import missing_bytes
 
-needs_ffmpeg = pytest.mark.skipif(
-    shutil.which("ffmpeg") is None, reason="needs the ffmpeg program (Debian package ffmpeg)"
-)
-
-
-def frames_of_ffmpeg(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Return every frame as the ffmpeg program shows it, (N, H, W, 3)."""
-    command = ["ffmpeg", "-v", "error", "-i", str(path), "-fps_mode", "passthrough"]
-    command += ["-map", "0:v:0", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    raw = subprocess.run(command, capture_output=True, check=False).stdout
-    return np.frombuffer(raw, np.uint8).reshape(-1, *size, 3)
-
 
 @pytest.mark.parametrize("count", [1, 5, 16, 29])
 def test_the_sampled_frames_are_the_right_ones_by_content(tmp_path: Path, count: int) -> None:
@@ -39,39 +25,6 @@ def test_the_sampled_frames_are_the_right_ones_by_content(tmp_path: Path, count:
     assert [bar(picture) for picture in clip.frames] == frame_indices(count).tolist()
     later = decode(tmp_path / "v.webm", offset=0.4)
     assert [bar(picture) for picture in later.frames] == frame_indices(count, 0.4).tolist()
-
-
-@needs_ffmpeg
-@pytest.mark.parametrize(
-    "name",
-    [
-        "gif_vfr.gif",
-        "hevc_10bit.mp4",
-        "mpeg4_audio.avi",
-        "rot90.mov",
-        "tiny_40x30_13frames.mp4",
-        "vp9_webm_no_duration_vfr.webm",
-        "h264_1frame_sar.mp4",
-    ],
-)
-def test_odd_files_give_the_frames_that_ffmpeg_shows(shared: Path, name: str) -> None:
-    path = shared / "data/odd" / name
-    clip = decode(path)
-    theirs = frames_of_ffmpeg(path, clip.frames[0].shape[:2])
-    assert clip.count == len(theirs)
-    for picture, index in zip(clip.frames, frame_indices(len(theirs)), strict=True):
-        difference = np.abs(theirs.astype(np.int16) - picture).mean((1, 2, 3))
-        # Chroma is interpolated otherwise, so not equal, but nearer than any other frame.
-        assert difference[index] == difference.min() < 4
-
-
-@needs_ffmpeg
-def test_gestures_give_the_frames_that_ffmpeg_shows(shared: Path) -> None:
-    path = min((shared / "data/gestures/videos").iterdir())
-    clip = decode(path)
-    theirs = frames_of_ffmpeg(path, clip.frames[0].shape[:2])
-    assert clip.count == len(theirs)
-    assert np.abs(np.stack(clip.frames).astype(int) - theirs[frame_indices(len(theirs))]).max() <= 3
 
 
 @pytest.mark.parametrize(
