@@ -123,7 +123,7 @@ class DataReport:
 def _failures(report: DataReport, allow_missing: bool) -> Iterator[str]:
     for part in report.splits:
         if part.missing and not allow_missing:
-            yield f"{len(part.missing):,} of {part.annotated:,} videos of {part.split} are missing"
+            yield f"{part.split} misses {len(part.missing):,} of {part.annotated:,} videos"
         if part.empty:
             yield f"{_videos(len(part.empty))} of {part.split} {_are(len(part.empty))} empty"
         if part.unreadable:
@@ -164,8 +164,8 @@ def _warnings(report: DataReport) -> Iterator[str]:
             )
     if report.not_in_train:
         yield (
-            f"{len(report.not_in_train):,} classes of other splits have no usable video in train, "
-            "so no model can learn them"
+            f"train has no usable video of {len(report.not_in_train):,} of the classes that other "
+            "splits have, so no model can learn them"
         )
     again = [group for group in report.duplicates if not group.across_splits]
     harmless = [group for group in again if not group.labels_differ]

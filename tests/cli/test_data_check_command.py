@@ -49,7 +49,7 @@ def test_what_must_not_be_overlooked_is_exit_code_1(
 ) -> None:
     (project / "videos/deep/3.webm").unlink()
     assert run(["data", "check"]) == 1
-    assert "1 of 2 videos of validation are missing; put that right" in words(capsys)[1]
+    assert "validation misses 1 of 2 videos; put that right" in words(capsys)[1]
     assert run(["data", "check", "--allow-missing"]) == 0
     words(capsys)
     shutil.copy("videos/deep/0.webm", "videos/deep/3.webm")
@@ -142,4 +142,4 @@ def test_the_real_validation_split(
     assert len(Path("sums").read_text().splitlines()) == 2
     assert subprocess.run(["sha256sum", "-c", "--quiet", "sums"]).returncode == 0
     assert run(["data", "check", "--split", "validation"]) == 1
-    assert "24,775 of 24,777 videos of validation are missing" in words(capsys)[1]
+    assert "validation misses 24,775 of 24,777 videos" in words(capsys)[1]

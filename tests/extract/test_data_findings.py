@@ -179,13 +179,13 @@ def test_what_only_costs_a_look_is_no_failure(videos: Path, tmp_path: Path) -> N
     warnings = " ".join(report.warnings())
     assert "1 video of train has under 8 frames" in warnings
     assert "1 video of train is unlabelled" in warnings
-    assert "1 classes of other splits have no usable video in train" in warnings
+    assert "train has no usable video of 1 of the classes that other splits have" in warnings
     assert report.not_in_train == ["sit"]
 
 
 def test_missing_videos_can_be_allowed(videos: Path, tmp_path: Path) -> None:
     report = check(tmp_path, {"train": ["0,run", "gone,sit"]}).report
-    assert report.failures() == ["1 of 2 videos of train are missing"]
+    assert report.failures() == ["train misses 1 of 2 videos"]
     assert report.failures(allow_missing=True) == []
     assert report.to_json()["sound"] is False
     assert report.to_json(allow_missing=True)["sound"] is True
@@ -288,8 +288,8 @@ def test_a_report_without_any_file_is_shown_everywhere(
     assert Page(data_page(report)).open == []
     document = json.loads(json.dumps(report.to_json()))
     assert document["failures"] == [
-        "1 of 1 videos of train are missing",
-        "1 of 1 videos of test are missing",
+        "train misses 1 of 1 videos",
+        "test misses 1 of 1 videos",
     ]
 
 
