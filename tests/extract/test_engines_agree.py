@@ -55,7 +55,7 @@ def run(
     )
 
 
-@pytest.mark.parametrize(("store_format", "workers"), [("zarr", 1), ("zarr", 2), ("hdf5", 2)])
+@pytest.mark.parametrize(("store_format", "workers"), [("zarr", 2), ("hdf5", 1)])
 def test_local(
     config: Path,
     expected: dict[str, dict[str, bytes]],
@@ -132,6 +132,7 @@ def test_ray_with_an_actor_killed_in_the_middle_of_a_shard(
     assert sum(reported) == ROWS
 
 
+@pytest.mark.long
 def test_ray_writes_hdf5(
     cluster: RayCluster, config: Path, expected: dict[str, dict[str, bytes]], tmp_path: Path
 ) -> None:

@@ -15,7 +15,6 @@ import torch
 from in_process import in_process
 from tiny_project import committed_files, outlived, store_files, write_project
 
-from tca.cache.files import sole_writer
 from tca.cache.store import Store
 from tca.errors import TcaError
 from tca.extract.run import Engine, extract
@@ -126,7 +125,10 @@ def test_killed_again_and_again(
         after = committed_files(store)
         assert {file: after[file] for file in before} == before
     before = committed_files(store)
-    finish(start(config, store))
+    if kills < 20:
+        made(config, store)
+    else:
+        finish(start(config, store))
     after = committed_files(store)
     assert {file: after[file] for file in before} == before
     assert store_files(store) == files
@@ -155,7 +157,7 @@ def test_ctrl_c_ends_after_the_current_batch_and_says_how_to_go_on(
     assert outlived(process.pid) == []
     before = committed_files(store)
     assert before
-    finish(start(config, store))
+    made(config, store)
     after = committed_files(store)
     assert {file: after[file] for file in before} == before
     assert store_files(store) == files
@@ -174,15 +176,6 @@ def test_a_second_ctrl_c_stops_at_once(config: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "Traceback" not in said
     assert outlived(process.pid) == []
-
-
-def test_a_store_is_written_by_one_command_at_a_time(config: Path, tmp_path: Path) -> None:
-    with sole_writer(tmp_path / "train.zarr"):
-        process = start(config, tmp_path / "train.zarr")
-        said = process.communicate(timeout=DEADLINE_S)[1]
-    assert process.returncode == 1
-    assert "train.zarr is being written by another process; wait for it to end" in said
-    assert "Traceback" not in said
 
 
 Mount = Callable[[str], Path]
@@ -246,7 +239,7 @@ def test_a_disk_that_fills_up_costs_what_is_not_committed(
     with pytest.raises(TcaError, match=r"needs .* more and .* are free; free some space, or keep"):
         made(config, store)
     (place / "other").unlink()
-    finish(start(config, store))
+    made(config, store)
     after = committed_files(store)
     assert {file: after[file] for file in before} == before
     assert store_files(store) == expected[1]
