@@ -13,13 +13,14 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from tca.cli import run
 from tca.errors import UsageError
-from tca.extract.backbones.listing import list_backbones, list_configured
+from tca.extract.backbones.listing import cost, list_backbones, list_configured
 from tca.extract.backbones.pair import Backbones
 from tca.extract.backbones.registry import known_backbones, load_motion, load_semantic
 from tca.extract.config import MotionConfig, SemanticConfig
 from tca.project import load_project
 
 HERE = Path()
+PAGE = Path(__file__).parents[2] / "docs/backbones.md"
 
 COLOURS = """
 import torch
@@ -168,7 +169,7 @@ def test_two_backbones_of_one_name_are_refused(plug: Plug) -> None:
 
 @torch.no_grad()
 def test_the_package_of_the_documentation_works_as_it_stands_there(plug: Plug) -> None:
-    page = (Path(__file__).parents[2] / "docs/backbones.md").read_text()
+    page = PAGE.read_text()
     blocks = {kind: page.split(f"```{kind}\n")[1].split("```")[0] for kind in ("toml", "python")}
     project = tomllib.loads(blocks["toml"])["project"]
     ((group, points),) = project["entry-points"].items()
@@ -189,11 +190,10 @@ def test_the_package_of_the_documentation_works_as_it_stands_there(plug: Plug) -
     )
     maps = theirs(pixels)["layer4"]
     torch.testing.assert_close(ours(frames)[0, 8], maps[0, :, 1, 1], atol=1e-4, rtol=1e-4)
-    (mine,) = [one for one in list_backbones() if one.name == "resnet50"]
-    assert mine.cost is not None
+    empty = load_semantic(SemanticConfig(architecture="resnet50"), HERE, empty=True)
     # torchvision counts a multiplication and its addition as one.
     published = 2e9 * torchvision.models.ResNet50_Weights.IMAGENET1K_V2.meta["_ops"]
-    assert mine.cost.flops == pytest.approx(8 * published, rel=1e-2)
+    assert cost(empty, empty.row_shape).flops == pytest.approx(8 * published, rel=1e-2)
 
 
 # --- tca backbones ---
@@ -227,6 +227,18 @@ def test_flops_and_parameters_are_those_of_the_formulas() -> None:
         else:
             assert published < every[name]["flops"] < 2 * published
     assert (every["vjepa2"]["size"], every["vjepa2"]["row"]) == (256, (8, 1024))
+    # The tables of the documentation are these numbers.
+    lines = PAGE.read_text().splitlines()
+    for one in found:
+        assert one.cost is not None
+        (line,) = [line for line in lines if line.startswith(f"| `{one.name}`")]
+        assert [cell.strip(" `") for cell in line.split("|")[2:-1]] == [
+            one.weights,
+            str(one.cost.size),
+            "×".join(map(str, one.cost.row)),
+            f"{one.cost.parameters / 1e6:.1f}",
+            f"{one.cost.flops / 1e9:,.0f}",
+        ]
 
 
 def test_a_projects_own_pair_is_listed_with_what_its_stores_keep(
