@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from tca.errors import UsageError
@@ -27,11 +30,20 @@ def choose_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context in which the model runs; `auto` is bfloat16 on GPUs that have it."""
+    """Return the context in which a model is trained; `auto` is bfloat16 on GPUs that have it."""
     wanted = precision == "bfloat16" or (
         precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     )
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def likes_bfloat16(device: torch.device) -> bool:
+    """Tell whether `device` multiplies matrices of bfloat16 faster than those of float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # An older torch cannot tell.
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def out_of_memory(error: RuntimeError) -> bool:

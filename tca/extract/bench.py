@@ -26,6 +26,7 @@ from tca.console import note
 from tca.errors import TcaError
 from tca.extract.annotations import read_annotations
 from tca.extract.backbones.pair import Backbones
+from tca.extract.batch_size import settle_batch_size
 from tca.extract.config import FRAMES, SEGMENTS, Stage1Config
 from tca.extract.decoders import SLOTS
 from tca.extract.mapping import Mapper
@@ -116,6 +117,8 @@ def bench_extract(
     here = [video for video in annotations.videos if video.path is not None][:videos]
     annotations = replace(annotations, videos=here)
     rows = Rows.of(annotations, config.data, config.extract.views)
+    # Of a store that is not there.
+    config = settle_batch_size(config, scratch / ".none", device, folder)
     batch = config.extract.batch_size
     least = 2 * (SLOTS + 1) * batch
     if len(rows.table) < least:

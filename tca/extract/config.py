@@ -177,7 +177,11 @@ class ExtractConfig(Section):
         "float16", description="stored type; int8 has one float16 scale a patch"
     )
     batch_size: int = Field(
-        8, ge=1, le=MOST, description="videos the backbones see at once; kept in the store"
+        0,
+        ge=0,
+        le=MOST,
+        description="videos the backbones see at once, kept in the store; 0: what the store was "
+        "begun with, or by the device's memory",
     )
     decoder: Literal["pyav", "torchcodec", "torchcodec-cuda"] = Field(
         "pyav",
@@ -210,7 +214,8 @@ class ExtractConfig(Section):
         description="a video whose decoding takes more memory is unreadable",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto is bfloat16 on GPUs that have it, float32 elsewhere"
+        "auto",
+        description="auto is bfloat16 on GPUs and CPUs that multiply it faster, float32 elsewhere",
     )
 
 

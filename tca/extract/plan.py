@@ -74,7 +74,7 @@ class Plan:
         needed: bytes that the rest takes on disk; None likewise.
         free: bytes free where the store lies.
         devices: a worker each.
-        batch_size: videos that a worker maps at once.
+        batch_size: videos that a worker maps at once; 0 if that cannot be settled.
         problem: why the run would not start; None if it would.
     """
 
@@ -111,11 +111,12 @@ class Plan:
         if self.part is not None:
             todo += f" (part {self.part})"
         needed = "unknown" if self.needed is None else size_words(self.needed)
+        batches = f"batches of {self.batch_size or 'unknown size'}"
         return [
             ("videos", f"{self.videos:,}: {found:,} found, {self.missing:,} missing"),
             ("rows to do", todo),
             ("disk", f"{needed} needed, {size_words(self.free)} free"),
-            ("workers", f"{', '.join(workers)}; batches of {self.batch_size}"),
+            ("workers", f"{', '.join(workers)}; {batches}"),
             ("store", f"{self.store} ({self.store_format})"),
         ]
 

@@ -30,6 +30,7 @@ from tca.errors import TcaError, UsageError
 from tca.extract.annotations import Annotations, read_annotations, require_videos
 from tca.extract.backbones.pair import Backbones
 from tca.extract.backbones.registry import spoken
+from tca.extract.batch_size import settle_batch_size
 from tca.extract.config import FRAMES, SEGMENTS, ExtractConfig, Stage1Config
 from tca.extract.engine import run_local
 from tca.extract.plan import Part, Plan, free_bytes, require_room_for, todo_bytes
@@ -118,10 +119,11 @@ def extract(
     annotations = read_annotations(config.data, split)
     require_videos(annotations, allow_missing)
     rows = Rows.of(annotations, config.data, config.extract.views)
-    note(f"loading {spoken(config.semantic)} and {spoken(config.motion)}")
-    spec = store_spec(annotations, rows, config, folder, devices, part)
     if part is not None:
         store = part.path(store)
+    note(f"loading {spoken(config.semantic)} and {spoken(config.motion)}")
+    config = settle_batch_size(config, store, devices[0], folder)
+    spec = store_spec(annotations, rows, config, folder, devices, part)
     begun = _intact(store, spec, store_format)
     mine = _shards(spec if begun is None else begun.spec, part)
     views = rows.views.per_video
@@ -213,6 +215,7 @@ def plan(
             return None
 
     tried(lambda: require_videos(annotations, allow_missing))
+    config = tried(lambda: settle_batch_size(config, store, devices[0], folder)) or config
     spec = tried(lambda: store_spec(annotations, rows, config, folder, devices, part))
     begun = None
     if spec is not None:

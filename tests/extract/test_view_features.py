@@ -95,6 +95,7 @@ def config(
         extract=ExtractConfig(
             # No multiple of the views: batches begin and end inside a video.
             batch_size=4,
+            precision="float32",
             threads=2,
             dtype="float32",
             views=ViewsConfig(train=TRAIN, test=EvenViewsConfig(crops=3, offsets=2)),

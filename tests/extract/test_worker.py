@@ -63,7 +63,7 @@ def settings(data: DataConfig, **extract_options: object) -> Stage1Config:
             weights="random:0", sizes=sizes | {"intermediate_size": 16}, size=32, keep="frames"
         ),
         motion=MotionConfig(weights="random:0", blocks=(1, 1, 1, 1), size=16),
-        extract=ExtractConfig(batch_size=3, threads=2, **extract_options),
+        extract=ExtractConfig(batch_size=3, threads=2, precision="float32", **extract_options),
     )
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tca.device import autocast
+from tca.device import autocast, likes_bfloat16
 from tca.errors import UsageError
 from tca.extract.backbones.base import MotionBackbone, SemanticBackbone
 from tca.extract.backbones.registry import load_motion, load_semantic
@@ -113,6 +113,9 @@ class Backbones:
         """
         frames = frames.to(self.device, non_blocking=True)
         clips = clips.to(self.device, non_blocking=True)
+        if precision == "auto" and likes_bfloat16(self.device):
+            # Nothing is learned here, so that a CPU may round as a GPU does.
+            precision = "bfloat16"
         with autocast(self.device, precision):
             patches = self.semantic(frames.flatten(0, 1))
             motion = self.motion(clips)
