@@ -100,20 +100,23 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
     def warmed_up(self, count: int) -> None:
         """Count `count` more as done and take the rate from here: they paid for the start too."""
         self.done += count
-        self._done_before, self._started = self.done, time.monotonic()
+        self._done_before = self.done
+        self._started = self._last_line = time.monotonic()
 
     def advance(self, count: int = 1, detail: str = "") -> None:
         """Count `count` more as done; `detail` is shown behind the rate."""
         self.done += count
-        text = f"{self.unit} · {self.rate:.1f}/s" + (f" · {detail}" if detail else "")
+        rate = self.rate
+        parts = [self.unit, f"{rate:.1f}/s" if rate > 0 else "", detail]
+        text = " · ".join(part for part in parts if part)
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, note=text)
             return
         now = time.monotonic()
         if now - self._last_line >= LINE_EVERY_S or (count and self.done >= self.total):
             self._last_line = now
-            left = (self.total - self.done) / max(self.rate, 1e-9)
-            note(f"{self.what}: {self.done}/{self.total} {text} · {duration(left)} left")
+            left = f" · {duration((self.total - self.done) / rate)} left" if rate > 0 else ""
+            note(f"{self.what}: {self.done}/{self.total} {text}{left}")
 
 
 def duration(seconds: float) -> str:
