@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +23,7 @@ from tca.cache.layout import Status, StoreSpec, Stream, rows_per_shard, status_w
 from tca.cache.skeleton import missing_files
 from tca.cache.store import Store
 from tca.cache.writer import StoreWriter
-from tca.console import ProgressLine, note, warn
+from tca.console import note, warn
 from tca.errors import TcaError, UsageError
 from tca.extract.annotations import Annotations, read_annotations, require_videos
 from tca.extract.backbones.pair import Backbones
@@ -35,7 +33,8 @@ from tca.extract.config import FRAMES, SEGMENTS, ExtractConfig, Stage1Config
 from tca.extract.engine import run_local
 from tca.extract.plan import Part, Plan, free_bytes, require_room_for, todo_bytes
 from tca.extract.rows import Rows
-from tca.extract.worker import STEPS, Job, Progress, Report
+from tca.extract.watch import Watch
+from tca.extract.worker import Job, Report
 
 Engine = Callable[[Job, list[int], list[str], Report], None]
 """Makes and commits shards on devices: `engine.run_local`, or `run` of a `RayCluster`."""
@@ -127,7 +126,7 @@ def extract(
     begun = _intact(store, spec, store_format)
     mine = _shards(spec if begun is None else begun.spec, part)
     views = rows.views.per_video
-    watch = _Watch(f"extract {split}", "videos" if views == 1 else "rows")
+    watch = Watch(f"extract {split}", "videos" if views == 1 else "rows", len(devices))
     done = 0
     if begun is None or not begun.committed().issuperset(mine):
         made = _plan(annotations, rows, config, store, store_format, devices, part, begun, spec)
@@ -237,50 +236,6 @@ def count_statuses(status: Array) -> dict[str, int]:
         status_words(value): count
         for value, count in zip(values.tolist(), counts.tolist(), strict=True)
     }
-
-
-class _Watch:
-    """Shows the progress of all workers and adds it up, from when the first of them is ready."""
-
-    def __init__(self, what: str, unit: str) -> None:
-        self.busy = dict.fromkeys(STEPS, 0.0)
-        self._what, self._unit = what, unit
-        self._line: ProgressLine | None = None
-        self._warm = False
-        self._started = self._ended = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """How long shards were made."""
-        return self._ended - self._started
-
-    @contextmanager
-    def over(self, total: int, before: int) -> Iterator[None]:
-        """Show progress within the block, on rows of which some are there `before`."""
-        with ExitStack() as self._shown:
-            self._rows = total, before
-            try:
-                yield
-            finally:
-                if self._line is not None:
-                    self._ended = time.monotonic()
-
-    def report(self, progress: Progress) -> None:
-        """Add what a worker did."""
-        if self._line is None:
-            total, before = self._rows
-            self._started = time.monotonic()
-            line = ProgressLine(self._what, total, self._unit, before)
-            self._line = self._shown.enter_context(line)
-        count = progress.rows
-        if count > 0 and not self._warm and self._line.done + count < self._line.total:
-            self._warm = True
-            self._line.warmed_up(count)
-            count = 0
-        for step, seconds in progress.busy.items():
-            self.busy[step] += seconds
-        slowest = max(self.busy, key=lambda step: self.busy[step])
-        self._line.advance(count, f"slowest: {slowest}" if self.busy[slowest] else "")
 
 
 def _plan(
