@@ -36,6 +36,9 @@ SLOTS = 3
 TASKS = 2
 """Tasks that a decoder has: the one it does, and the next."""
 
+TICK_S = 1.0
+"""Seconds after which we look at the clock, whether or not anything happened."""
+
 ATTEMPTS = 2
 """A decoder that dies may be the victim of another process's hunger for memory: it tries again."""
 
@@ -254,9 +257,16 @@ class Decoders:
 
     def _listen(self) -> None:
         """Wait for an answer, a death, a video that is late, or a buffer given back."""
-        due = [process.since + self._seconds for process in self._alive if process.assignments]
-        timeout = max(0.0, min(due) - time.monotonic()) if due else None
+        before = time.monotonic()
+        busy = [process for process in self._alive if process.assignments]
+        due = [process.since + self._seconds - before for process in busy]
+        timeout = max(0.0, min([TICK_S, *due])) if busy else None
         ready = wait([self._woken, *(p.connection for p in self._alive)], timeout)
+        asleep = time.monotonic() - before - TICK_S
+        if asleep > TICK_S:
+            # All of us were stopped, by Ctrl-Z for instance; that is no video's fault.
+            for process in busy:
+                process.since += asleep
         if self._woken in ready:
             self._woken.recv_bytes()
         for process in [p for p in self._alive if p.connection in ready]:
@@ -276,7 +286,7 @@ class Decoders:
             process.ready = True
             return
         seconds, status, reason = json.loads(message)
-        error = VideoError(Status(status), reason) if reason else None
+        error = None if status == Status.OK else VideoError(Status(status), reason)
         self._settle(process.assignments.popleft(), error, seconds)
 
     def _end(self, process: _Process) -> None:

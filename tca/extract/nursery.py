@@ -2,7 +2,7 @@
 
 The process that extracts can never fork: it has threads, and CUDA. So it starts a small one, the
 nursery, that imports PyAV and torch, starts no thread, touches no GPU, and forks when told to. Its
-children die with it, and it dies with its parent, however that dies.
+children die with it, and it ends with its parent, however that ends.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Nursery:
             # Modules are found where this process finds them, and never in the working directory.
             start = (
                 f"import sys; sys.path[:] = {sys.path!r}; from tca.extract.nursery import main; "
-                f"main({theirs.fileno()}, {os.getpid()})"
+                f"main({theirs.fileno()})"
             )
             self._process = subprocess.Popen(
                 [sys.executable, "-c", start],
@@ -115,11 +115,10 @@ class Nursery:
         return json.loads(answer)
 
 
-def main(control_fd: int, parent: int) -> None:
+def main(control_fd: int) -> None:
     """Fork and reap as told, until the parent is gone."""
     # Ctrl-C reaches the whole process group; the parent ends its processes itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with(parent)
     import tca.extract.decoder  # noqa: F401
 
     control = socket.socket(fileno=control_fd)

@@ -31,6 +31,9 @@ def draw(task: Task, buffers: BatchBuffers, settings: Settings) -> None:
         raise ArithmeticError("too odd")
     elif name == "hang":
         time.sleep(1000)
+    elif name == "slow":
+        print("slow", flush=True)
+        time.sleep(2)
     elif name == "deaf":
         # Hangs inside a library, with the signals of Python off.
         signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {signal.SIGKILL})

@@ -226,10 +226,7 @@ def processes() -> dict[int, str]:
     return found
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGINT, signal.SIGKILL]])
-def test_decoders_die_with_their_parent_however_busy_and_leave_no_memory(
-    tmp_path: Path, signals: list[signal.Signals]
-) -> None:
+def test_decoders_survive_ctrl_c_die_with_their_parent_and_leave_no_memory() -> None:
     program = f"""
 import sys
 sys.path[:] = {sys.path!r}
@@ -258,15 +255,34 @@ with Decoders(t.wanted([Path("deaf"), Path("hang")]), t.BUFFERS, t.SETTINGS, pro
     assert "memfd:tca-batches" in maps
     assert "/dev/shm" not in maps
     nursery = int(Path(f"/proc/{children[0]}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    for sent in signals:
-        # To all at once, as Ctrl-C is.
-        if sent is signal.SIGINT:
-            os.killpg(parent.pid, sent)
-            time.sleep(0.2)
-            assert {*children, nursery} <= set(processes())
-        else:
-            parent.send_signal(sent)
+    # Ctrl-C is sent to all at once; what ends then is the parent's to say.
+    os.killpg(parent.pid, signal.SIGINT)
+    time.sleep(0.2)
+    assert {*children, nursery} <= set(processes())
+    parent.kill()
     parent.wait()
     parent.stdout.close()
     while {*children, nursery} & set(processes()):
         time.sleep(0.05)
+
+
+@pytest.mark.long
+def test_time_that_all_were_stopped_does_not_count() -> None:
+    program = f"""
+import sys
+sys.path[:] = {sys.path!r}
+from pathlib import Path
+import test_decoders as t
+print(t.decoded([Path("slow")], seconds=5, draw=t.hostile_decoders.draw)[2], flush=True)
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True, text=True
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "slow\n"
+    os.killpg(parent.pid, signal.SIGSTOP)
+    time.sleep(8)
+    os.killpg(parent.pid, signal.SIGCONT)
+    assert parent.stdout.readline() == "[None]\n"
+    assert parent.wait() == 0
+    parent.stdout.close()
