@@ -12,7 +12,12 @@ from tca.project import load_project
 
 @click.group("bench")
 def command() -> None:
-    """Measure tca on this machine, with your own videos and backbones."""
+    """Measure tca on this machine, with your own videos and backbones.
+
+    \b
+    Example:
+      tca bench extract --videos 256
+    """
 
 
 @command.command("extract")
