@@ -1,8 +1,7 @@
 """How fast `tca extract` is, next to the script that a researcher writes.
 
 Same clips, same networks with the same random weights, same cores; both sides in turns. The script
-is in `script.py`. Loading the networks is left out of the script's time; in tca's is the start of
-its worker, which loads them.
+is in `script.py`. Loading the networks is left out on both sides.
 
     python benchmarks/extract_script.py --data FOLDER --backbones full --videos 48 --markdown
 """
@@ -75,13 +74,11 @@ class Sides:
             ValueError: it left a video out.
         """
         store = self._empty() / "train.zarr"
-        begin = time.perf_counter()
-        extract("train", store, self.config, devices=["cpu"])
-        took = time.perf_counter() - begin
+        summary = extract("train", store, self.config, devices=["cpu"])
         ready = len(Store.open(store).ready())
         if ready != len(self.videos):
             raise ValueError(f"{ready} of {len(self.videos)} videos were extracted")
-        return len(self.videos) / took
+        return len(self.videos) / summary.seconds
 
     def _empty(self) -> Path:
         self._turn += 1
