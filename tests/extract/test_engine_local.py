@@ -145,6 +145,17 @@ def test_workers_die_with_their_parent(config: Path, tmp_path: Path) -> None:
     assert outlived(process.pid) == []
 
 
+def test_what_workers_are_forked_from_asks_for_no_gpu() -> None:
+    # A process that has done so cannot fork one that uses it.
+    program = (
+        "import torch; asked = []; no = lambda *_: asked.append(1) or 0;"
+        "torch.cuda.is_available = torch.cuda.device_count = torch._C._cuda_init = no;"
+        "torch._C._cuda_getDeviceCount = no; import tca.extract.worker; print('ASKED', asked)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "ASKED []" in done.stdout
+
+
 @pytest.fixture
 def writer(config: Path, tmp_path: Path) -> StoreWriter:
     """A store of five shards, of which none is committed."""
