@@ -53,16 +53,16 @@ def command(config: Path | None, overrides: tuple[str, ...], as_json: bool) -> N
     )
     if configured:
         _print("this project", configured)
-    for one in listed:
+    for one in (*listed, *configured):
         if one.problem is not None:
-            warn(f"{one.name}: {one.problem}")
+            warn(f"{one.name or one.stream}: {one.problem}")
 
 
 def _print(title: str, listed: Sequence[Listed]) -> None:
     from tca.console import print_table
 
     columns = ["name", "pixels", "features", "parameters", "GFLOPs a video"]
-    print_table(title, columns, [(one.name, *_numbers(one)) for one in listed])
+    print_table(title, columns, [(one.name or one.stream, *_numbers(one)) for one in listed])
 
 
 def _numbers(one: Listed) -> list[str]:

@@ -13,10 +13,11 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from tca.cli import run
 from tca.errors import UsageError
-from tca.extract.backbones.listing import cost, list_backbones, list_configured
+from tca.extract.backbones import registry
+from tca.extract.backbones.listing import Listed, cost, list_backbones, list_configured
 from tca.extract.backbones.pair import Backbones
 from tca.extract.backbones.registry import known_backbones, load_motion, load_semantic
-from tca.extract.config import MotionConfig, SemanticConfig
+from tca.extract.config import MotionConfig, SemanticConfig, Stage1Config
 from tca.project import load_project
 
 HERE = Path()
@@ -34,8 +35,6 @@ class Colours(SemanticBackbone):
     def __init__(self, size):
         super().__init__()
         self.size, self.grid = size, (size // 16, size // 16)
-        self.mix = torch.nn.Linear(3, 3, bias=False)
-        torch.nn.init.eye_(self.mix.weight)
 
     @property
     def identity(self):
@@ -43,7 +42,7 @@ class Colours(SemanticBackbone):
 
     def forward(self, frames):
         means = torch.nn.functional.avg_pool2d(frames.float(), 16)
-        return self.mix(means.flatten(2).transpose(1, 2))
+        return means.flatten(2).transpose(1, 2)
 
 
 class Change(MotionBackbone):
@@ -199,6 +198,14 @@ def test_the_package_of_the_documentation_works_as_it_stands_there(plug: Plug) -
 # --- tca backbones ---
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of tca's own backbones: listing all takes seconds, which one test spends."""
+    for stream, names in (("semantic", ["dinov3_vit", "siglip"]), ("motion", ["r3d_18"])):
+        own = {name: registry.OWN[stream][name] for name in names}
+        monkeypatch.setitem(registry.OWN, stream, own)
+
+
 def test_flops_and_parameters_are_those_of_the_formulas() -> None:
     found = list_backbones()
     assert [one.problem for one in found if one.problem] == []
@@ -241,6 +248,7 @@ def test_flops_and_parameters_are_those_of_the_formulas() -> None:
         ]
 
 
+@pytest.mark.usefixtures("few")
 def test_a_projects_own_pair_is_listed_with_what_its_stores_keep(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plug: Plug
 ) -> None:
@@ -260,6 +268,7 @@ def test_a_projects_own_pair_is_listed_with_what_its_stores_keep(
     assert "cannot be imported from nowhere:load" in found["backbones"]["gone"]["problem"]
 
 
+@pytest.mark.usefixtures("few")
 def test_the_table_tells_costs_and_what_cannot_be_made(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plug: Plug
 ) -> None:
@@ -267,9 +276,34 @@ def test_the_table_tells_costs_and_what_cannot_be_made(
     monkeypatch.chdir(tmp_path)
     assert run(["backbones"]) == 0
     shown = capsys.readouterr()
-    assert "1,656" in shown.out
+    assert "33.2 M" in shown.out
     assert "this project" not in shown.out
     assert "gone: the motion backbone 'gone' of the package tca-colours cannot be" in shown.err
+
+
+def test_a_project_is_listed_where_there_is_no_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    def configured(**sections: dict[str, object]) -> list[Listed]:
+        return list_configured(Stage1Config.model_validate(sections), tmp_path)
+
+    image, video = configured()
+    assert (image.name, video.name) == ("dinov3_vit", "r3d_18")
+    assert image.weights == "facebook/dinov3-vitb16-pretrain-lvd1689m"
+    image, video = configured(
+        semantic={"weights": "facebook/dinov2-base", "pool": 4}, motion={"architecture": "vjepa2"}
+    )
+    assert image.cost is not None
+    assert video.cost is not None
+    assert (image.cost.row, video.cost.row) == ((16, 768), (8, 1024))
+    image, video = configured(semantic={"weights": "somebody/else"})
+    assert "somebody/else are not on this machine and the hub cannot be" in (image.problem or "")
+    assert video.cost is not None
+    with pytest.raises(UsageError, match="does not divide the grid of 14x14"):
+        configured(semantic={"pool": 3})
 
 
 def test_weights_of_a_folder_are_counted_without_reading_them(tmp_path: Path, shared: Path) -> None:

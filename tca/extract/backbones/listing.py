@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tca.errors import TcaError
+from tca.errors import TcaError, UsageError
 from tca.extract.backbones.base import MotionBackbone, SemanticBackbone, first_line
 from tca.extract.backbones.pair import Backbones
 from tca.extract.backbones.registry import (
@@ -18,9 +18,14 @@ from tca.extract.backbones.registry import (
     known_backbones,
     load_motion,
     load_semantic,
+    named_by_default,
     weights_of,
 )
 from tca.extract.config import SEGMENTS, MotionConfig, SemanticConfig, Stage1Config
+
+NO_WEIGHTS = "random:0"
+
+ConfigT = TypeVar("ConfigT", SemanticConfig, MotionConfig)
 
 
 @dataclass(frozen=True)
@@ -75,23 +80,42 @@ def list_backbones() -> list[Listed]:
 def list_configured(config: Stage1Config, folder: Path) -> list[Listed]:
     """Return the two backbones that `config` means; no weights are read.
 
+    Of weights that go by a name, shapes are known without asking the hub; of others that cannot be
+    reached, the line says so.
+
     Raises:
-        TcaError: a hub id or folder whose configuration cannot be read.
         UsageError: no such backbone, or settings that do not fit it.
     """
-    pair = Backbones.load(config.semantic, config.motion, folder, empty=True)
-    return [
-        Listed(stream, found.architecture, None, weights, cost(found, pair.row_shapes[stream]))
-        for stream, found, weights in (
-            ("semantic", pair.semantic, weights_of(config.semantic)),
-            ("motion", pair.motion, weights_of(config.motion)),
-        )
-    ]
+    semantic, motion = _unasked(config.semantic), _unasked(config.motion)
+    found = []
+    for stream, pair, weights in (
+        ("semantic", (semantic, MotionConfig(weights=NO_WEIGHTS)), weights_of(config.semantic)),
+        ("motion", (SemanticConfig(weights=NO_WEIGHTS), motion), weights_of(config.motion)),
+    ):
+        try:
+            both = Backbones.load(*pair, folder, empty=True)
+        except UsageError:
+            raise
+        except TcaError as error:
+            found.append(Listed(stream, "", None, weights, problem=str(error)))
+            continue
+        backbone = both.semantic if stream == "semantic" else both.motion
+        costs = cost(backbone, both.row_shapes[stream])
+        found.append(Listed(stream, backbone.architecture, None, weights, costs))
+    return found
+
+
+def _unasked(config: ConfigT) -> ConfigT:
+    """Return `config` so that a hub is not asked for what tca knows."""
+    name = named_by_default(config)
+    if name is None:
+        return config
+    return config.model_copy(update={"architecture": name, "weights": NO_WEIGHTS})
 
 
 def _listed(known: Known) -> Listed:
     what = (known.stream, known.name, known.package, known.weights)
-    options = {"architecture": known.name, "weights": "random:0"}
+    options = {"architecture": known.name, "weights": NO_WEIGHTS}
     try:
         backbone: SemanticBackbone | MotionBackbone
         if known.stream == "semantic":

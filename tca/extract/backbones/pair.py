@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,10 @@ class Backbones:
     @property
     def device(self) -> torch.device:
         """Where both are."""
-        return next(self.semantic.parameters()).device
+        # A backbone of somebody else's may hold no numbers at all.
+        modules = self.semantic, self.motion
+        tensors = (t for m in modules for t in chain(m.parameters(), m.buffers()))
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     def to(self, device: torch.device) -> Backbones:
         """Move both to `device`, in the memory order that its convolutions like."""

@@ -91,6 +91,13 @@ def weights_of(config: SemanticConfig | MotionConfig) -> str:
     return config.weights
 
 
+def named_by_default(config: SemanticConfig | MotionConfig) -> str | None:
+    """Return the name whose default weights `config` means, None if it means others."""
+    weights = weights_of(config)
+    names = [name for name, default in DEFAULT.items() if default == weights]
+    return next((name for name in names if config.architecture in (None, name)), None)
+
+
 def spoken(config: SemanticConfig | MotionConfig) -> str:
     """Return what a person is told of a backbone that is loaded: "r3d_18 KINETICS400_V1"."""
     return " ".join(filter(None, (config.architecture, weights_of(config))))
