@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from av.video.reformatter import VideoReformatter
 
 from tca.cache.layout import Status
 from tca.extract.batch_buffers import BatchBuffers
-from tca.extract.confine import confine
+from tca.extract.confine import MemoryWatch, confine
 from tca.extract.decoding import Limits, Sample, sample
 from tca.extract.geometry import Geometry, squares
 from tca.extract.pictures import Picture, upright
@@ -68,8 +69,10 @@ Draw = Callable[[Task, BatchBuffers, Settings], None]
 
 def serve(fds: Sequence[int], buffers: BatchBuffers, settings: Settings, draw: Draw) -> None:
     """Do the tasks that come over `fds[0]`, in the memory behind `fds[1]`, until they end."""
-    if settings.torchcodec in (None, "cpu"):
-        # CUDA asks for more memory than it ever uses.
+    # CUDA asks for more memory than it ever uses.
+    megabytes = settings.megabytes if settings.torchcodec in (None, "cpu") else math.inf
+    watch = MemoryWatch(megabytes)
+    if megabytes < math.inf:
         confine(settings.megabytes)
     torch.set_num_threads(1)
     buffers = buffers.mapped(fds[1])
@@ -78,7 +81,8 @@ def serve(fds: Sequence[int], buffers: BatchBuffers, settings: Settings, draw: D
         while True:
             task: Task = connection.recv()
             started = time.process_time()
-            error = _attempt(task, buffers, settings, draw)
+            watch.begin()
+            error = _attempt(task, buffers, settings, draw, watch)
             seconds = time.process_time() - started
             status, reason = (error.status, error.reason) if error else (Status.OK, "")
             # Not pickled: what a hostile video made of this process could run code in its parent.
@@ -139,10 +143,13 @@ def _rgb_bytes(frame: av.VideoFrame | Picture) -> int:
 
 
 def _attempt(
-    task: Task, buffers: BatchBuffers, settings: Settings, draw: Draw
+    task: Task, buffers: BatchBuffers, settings: Settings, draw: Draw, watch: MemoryWatch
 ) -> VideoError | None:
     try:
-        draw(task, buffers, settings)
+        try:
+            draw(task, buffers, settings)
+        finally:
+            watch.check()
     except VideoError as error:
         return error
     except Exception as error:

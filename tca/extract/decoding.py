@@ -159,6 +159,8 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             metadata_errors="ignore",
             container_options={"protocol_whitelist": "file"},
         )
+    except MemoryError:
+        raise
     except FileNotFoundError:
         raise VideoError(Status.MISSING, "no such file") from None
     except (av.FFmpegError, OSError) as error:
@@ -207,6 +209,9 @@ def _decode_all(
                 size += sum(plane.buffer_size for plane in frame.planes)
                 if size > HELD_BYTES:
                     held = None
+    except MemoryError:
+        # PyAV's is an FFmpegError too; the video breaks off nowhere.
+        raise
     except av.FFmpegError as error:
         return held, count, error.strerror or str(error)
     return held, count, None

@@ -34,6 +34,8 @@ def upright(frame: av.VideoFrame | Picture, reformatter: VideoReformatter) -> Pi
     try:
         # One thread: PyAV would start one a core for every frame, and the pool keeps all busy.
         rgb = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+    except MemoryError:
+        raise
     except (av.FFmpegError, ValueError) as error:
         raise VideoError(Status.UNREADABLE, f"its colours cannot be read ({error})") from None
     (a, b), (c, d) = display_matrix(frame)

@@ -175,6 +175,19 @@ def test_a_file_that_never_opens_times_out(videos: list[Path], tmp_path: Path) -
     assert outcomes[1].status is Status.TIMED_OUT
 
 
+def test_a_real_video_too_large_for_the_memory_says_so_and_is_not_cut_short(
+    tmp_path: Path,
+) -> None:
+    path = write_video(tmp_path / "large.mp4", 20, size=(3000, 2000), codec="mpeg4")
+    for megabytes in (16, 40, 60, 100, 150, 200, 250):
+        settings = Settings("full", 1, Limits(1000, 10**7), megabytes)
+        (error,) = decoded([path], settings=settings)[2]
+        assert error is not None
+        assert error.status is Status.UNREADABLE
+        assert error.reason == f"decoding it takes over {megabytes} MB (extract.max_megabytes)"
+    assert decoded([path], settings=Settings("full", 1, Limits(1000, 10**7), 1000))[2] == [None]
+
+
 def test_limits_of_frames_and_pixels(videos: list[Path]) -> None:
     settings = Settings("full", 8, Limits(10, 64 * 48), 512)
     _, _, outcomes = decoded(videos[:4], settings=settings)
