@@ -44,7 +44,7 @@ def run_local(job: Job, shards: list[int], devices: list[str], report: Report) -
             shards stay.
         KeyboardInterrupt: Ctrl-C, after the current batch.
     """
-    devices = devices[: max(1, len(shards))]
+    # As many threads as ever, however little is left to do: sums depend on their number.
     job = shared_out(job, len(devices))
     threads = max(1, torch.get_num_threads() // len(devices))
 
@@ -52,7 +52,7 @@ def run_local(job: Job, shards: list[int], devices: list[str], report: Report) -
         return _Process(job, devices[number], threads if devices[number] == "cpu" else None)
 
     handout = Handout(StoreWriter(job.store), shards)
-    lead(handout, len(devices), hire, _wait, report)
+    lead(handout, min(len(devices), len(shards)), hire, _wait, report)
 
 
 def shared_out(job: Job, workers: int) -> Job:

@@ -168,6 +168,21 @@ def writer(config: Path, tmp_path: Path) -> StoreWriter:
     return StoreWriter(tmp_path / "train.zarr")
 
 
+@pytest.mark.parametrize("shards", [[0], [0, 1, 2, 3, 4]])
+def test_as_many_threads_add_up_a_number_however_little_is_left(
+    config: Path, writer: StoreWriter, monkeypatch: pytest.MonkeyPatch, shards: list[int]
+) -> None:
+    found = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(engine, "_Process", lambda job, device, threads: found.append(threads))
+    monkeypatch.setattr(
+        engine, "lead", lambda handout, count, hire, *_: [hire(number) for number in range(count)]
+    )
+    project, folder = load_project(config, ())
+    run_local(Job(writer.path, [], [], folder, project), shards, ["cpu"] * 2, lambda _: None)
+    assert found == [4] * min(2, len(shards))
+
+
 def test_suspects_are_made_alone(writer: StoreWriter) -> None:
     handout = Handout(writer, range(5))
     assert [handout.ask(0, idle=True), handout.ask(0, idle=False)] == [0, 1]
