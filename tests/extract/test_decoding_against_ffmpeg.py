@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from turned_video import turn
 
 from tca.cache.layout import Status
 from tca.extract.decoding import Clip, VideoError, decode
@@ -148,20 +149,13 @@ def test_a_recording_that_starts_in_the_middle(tmp_path: Path) -> None:
     assert difference(tmp_path / "cut.ts") <= 1
 
 
-TURN, MIRROR = np.array([[0, 1], [-1, 0]]), np.array([[-1, 0], [0, 1]])
-
-
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_pictures_are_turned_and_mirrored_as_the_file_says(
     tmp_path: Path, turns: int, mirrored: bool
 ) -> None:
     ffmpeg(f"{DRAWN} -vf setsar=2 {H264} v.mp4", cwd=tmp_path)
-    matrix = np.linalg.matrix_power(TURN, turns) @ (MIRROR if mirrored else np.eye(2, dtype=int))
-    (a, b), (c, d) = (65536 * matrix).tolist()
-    whole = bytearray((tmp_path / "v.mp4").read_bytes())
-    struct.pack_into(">9i", whole, whole.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 2**30)
-    (tmp_path / "v.mp4").write_bytes(whole)
+    turn(tmp_path / "v.mp4", turns, mirrored)
     assert difference(tmp_path / "v.mp4") <= 1
     clip = decode(tmp_path / "v.mp4")
     assert clip.frames[0].shape == ((128, 96, 3) if turns % 2 else (96, 128, 3))

@@ -1,6 +1,5 @@
 """torchcodec gives the frames that PyAV gives, or leaves them to it."""
 
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from av.video.reformatter import VideoReformatter
 from drawn_video import write_video
+from turned_video import turn
 
 from tca.cache.layout import Status
 from tca.errors import UsageError
@@ -66,20 +66,13 @@ def test_frames_are_the_same_and_torchcodecs(tmp_path: Path, count: int) -> None
     assert same(write_video(tmp_path / "v.mp4", count, codec="mpeg4"), min_frames=1)
 
 
-TURN, MIRROR = np.array([[0, 1], [-1, 0]]), np.array([[-1, 0], [0, 1]])
-
-
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_turned_and_mirrored_pictures_are_the_same(
     tmp_path: Path, turns: int, mirrored: bool
 ) -> None:
     path = write_video(tmp_path / "v.mp4", 20, codec="mpeg4")
-    matrix = np.linalg.matrix_power(TURN, turns) @ (MIRROR if mirrored else np.eye(2, dtype=int))
-    (a, b), (c, d) = (65536 * matrix).tolist()
-    whole = bytearray(path.read_bytes())
-    struct.pack_into(">9i", whole, whole.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 2**30)
-    path.write_bytes(whole)
+    turn(path, turns, mirrored)
     assert same(path) is not mirrored
 
 
