@@ -16,9 +16,7 @@ import torch
 from huggingface_hub.errors import HFValidationError
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
-    AutoVideoProcessor,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -27,17 +25,12 @@ from tca.console import warn
 from tca.errors import TcaError, UsageError
 from tca.extract.backbones.base import first_line
 from tca.extract.backbones.normalise import IMAGENET, Normalisation
+from tca.extract.backbones.preparation import normalisation_of, processor_of, side_of
 from tca.extract.backbones.weights import hub_problem, looks_like_path, random_seed, seeded
 from tca.extract.config import DEFAULT_WEIGHTS, MotionConfig, SemanticConfig
 
 NOT_READ = ("pooler", "mask_token", "predictor")
 """Parts of a network that the features do not depend on; a checkpoint may lack them."""
-
-PROCESSORS: dict[str, tuple[Any, ...]] = {
-    "semantic": (AutoImageProcessor,),
-    "motion": (AutoVideoProcessor, AutoImageProcessor),
-}
-"""Where a stream's checkpoints say how pictures are prepared; older video models use images'."""
 
 
 @dataclass(frozen=True)
@@ -171,10 +164,12 @@ def outline(
             f"is {name}; correct one, or leave {stream}.weights out for those of {name}."
         )
     known = published.get(family(network.model_type))
-    processor = _processor(stream, source)
+    processor = processor_of(stream, source)
     size = config.size or _own_size(stream, network, processor, known, {})
-    normalisation = _normalisation(processor, network.model_type, known)
-    return Outline(stream, weights, source, network, size, normalisation)
+    given = normalisation_of(processor) or (known.normalisation if known else None)
+    if given is None:
+        warn(f"the weights {weights} come without a normalisation; ImageNet's is taken.")
+    return Outline(stream, weights, source, network, size, given or IMAGENET)
 
 
 def family(name: str) -> str:
@@ -231,16 +226,6 @@ def _image_part(config: PretrainedConfig) -> PretrainedConfig:
     return part
 
 
-def _processor(stream: str, source: str) -> Any:
-    """Return the preparation of pictures that came with the weights, None where none did."""
-    for kind in PROCESSORS[stream]:
-        try:
-            return kind.from_pretrained(source, trust_remote_code=False)
-        except (OSError, ValueError, ImportError, TypeError, AttributeError):
-            continue
-    return None
-
-
 def _own_size(
     stream: str,
     config: PretrainedConfig,
@@ -250,7 +235,7 @@ def _own_size(
 ) -> int:
     """Return the pixels that a network is meant for: its processor knows best."""
     asked = sizes.get("image_size") or sizes.get("crop_size")
-    candidates = [_processed(processor), asked, known.size if known else None]
+    candidates = [side_of(processor), asked, known.size if known else None]
     candidates += [getattr(config, name, None) for name in ("image_size", "crop_size")]
     if isinstance(getattr(config, "num_patches", None), int):
         # SigLIP 2 takes any shape of so many patches.
@@ -264,31 +249,6 @@ def _own_size(
             f"{stream}.size to their pixels, or take another of those that `tca backbones` lists."
         )
     return size
-
-
-def _processed(processor: Any) -> Any:
-    """Return the side of the pictures that a processor makes, (height, width) if they differ."""
-    cut = getattr(processor, "do_center_crop", False)
-    size = getattr(processor, "crop_size" if cut else "size", None)
-    if size is None:
-        return None
-    height, width = (getattr(size, side, None) for side in ("height", "width"))
-    if height is None:
-        return getattr(size, "shortest_edge", None)
-    return height if height == width else (height, width)
-
-
-def _normalisation(processor: Any, network: str, known: Published | None) -> Normalisation:
-    mean, std = (getattr(processor, name, None) for name in ("image_mean", "image_std"))
-    if processor is not None and not processor.do_normalize:
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if mean is None or std is None:
-        if known is None:
-            warn(f"the weights of {network} come without a normalisation; ImageNet's is taken.")
-        return known.normalisation if known else IMAGENET
-    # Most bring pixels to [0, 1] first, some to [0, 2] or not at all.
-    scale = 255 * processor.rescale_factor if processor.do_rescale else 255
-    return Normalisation(tuple(m / scale for m in mean), tuple(s / scale for s in std))
 
 
 def _unfit(stream: str, name: str, error: Exception) -> UsageError:

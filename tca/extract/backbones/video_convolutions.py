@@ -209,4 +209,6 @@ def _state(config: MotionConfig, folder: Path) -> dict[str, Tensor]:
 def _not_ours(config: MotionConfig) -> str:
     name = config.architecture
     shape = f" with {config.blocks} blocks (motion.blocks)" if NETWORKS[name].residual else ""
-    return f"the weights {config.weights} are not those of {name}{shape}"
+    default = config.weights == DEFAULT_WEIGHTS
+    weights = NETWORKS[name].weights["DEFAULT"].name if default else config.weights
+    return f"the weights {weights} are not those of {name}{shape}"
