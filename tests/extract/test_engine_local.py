@@ -18,9 +18,11 @@ from tca.cache.writer import StoreWriter
 from tca.device import device_names
 from tca.errors import TcaError, UsageError
 from tca.extract import engine
+from tca.extract.crew import lead
 from tca.extract.engine import run_local
 from tca.extract.handout import Handout, exit_words
 from tca.extract.run import Engine, ExtractSummary, extract
+from tca.extract.serve import STOP, Message, Ready
 from tca.extract.worker import Job, Report
 from tca.project import load_project
 
@@ -201,6 +203,51 @@ def test_suspects_are_made_alone(writer: StoreWriter) -> None:
         TcaError, match=r"shard 0 \(rows 0 to 7, .* 3 times: the one on cuda:0 died"
     ):
         handout.died(0, "cuda:0", "died")
+
+
+class Endless:
+    """A worker in a batch that never ends."""
+
+    name = "cpu"
+
+    def __init__(self) -> None:
+        self.told: list[int | None] = []
+        self.killed = False
+
+    def messages(self) -> list[Message]:
+        return [Ready()]
+
+    def tell(self, answer: int | None) -> None:
+        self.told.append(answer)
+
+    def ended(self) -> None:
+        return None
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_batch(
+    writer: StoreWriter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = Endless()
+    moments = iter([False, True, True])
+
+    def wait(*_: object) -> None:
+        if next(moments):
+            assert not worker.killed
+            signal.raise_signal(signal.SIGINT)
+
+    # Jobs in the background ignore it.
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            lead(Handout(writer, range(5)), 1, lambda _: worker, wait, lambda _: None)
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert worker.told == [STOP]
+    assert worker.killed
+    assert "stopping after the current batch; Ctrl-C again" in capsys.readouterr().err
 
 
 def test_a_worker_may_die_often_if_it_does_something_between(writer: StoreWriter) -> None:
