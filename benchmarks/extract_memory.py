@@ -1,7 +1,7 @@
 """Whether extraction's memory stays flat: peak of all its processes, early and late in a long run.
 
-One `tca extract` in a process of its own, on many videos (links to the given ones, under new names),
-with small random backbones; memory is the sum of the resident memory of its whole process tree.
+One `tca extract` in a process of its own, on many videos (links to the given ones, under new
+names), with small random backbones; memory is the resident memory of its whole process tree.
 
     python benchmarks/extract_memory.py --data FOLDER --markdown
 """
