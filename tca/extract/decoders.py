@@ -139,6 +139,7 @@ class Decoders:
         # The caller's: buffers that are free, and batches that are on their way.
         self._free = list(range(buffers.slots))
         self._coming = 0
+        self._asked_for_all = False
         # Between the caller and the thread.
         self._posted: queue.SimpleQueue[tuple[Batch, list[Task]]] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
@@ -177,6 +178,8 @@ class Decoders:
             self._coming -= 1
             yield batch
             self._fill()
+        if not self._asked_for_all:
+            raise RuntimeError("all buffers are in use, and none was given back")
 
     def give_back(self, batch: Batch) -> None:
         """Let the buffers of a batch be filled with another one."""
@@ -184,7 +187,11 @@ class Decoders:
 
     def _fill(self) -> None:
         """Ask for a batch for every buffer that is free."""
-        while self._free and (wanted := next(self._wanted, None)) is not None:
+        while self._free and not self._asked_for_all:
+            wanted = next(self._wanted, None)
+            if wanted is None:
+                self._asked_for_all = True
+                return
             slot = self._free.pop()
             outcomes = [wanted.failed.get(place) for place in range(len(wanted.rows))]
             which = wanted.shard, wanted.rows, wanted.last

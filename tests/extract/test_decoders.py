@@ -97,6 +97,17 @@ def test_batches_hold_the_squares_of_the_sampled_frames_in_order(videos: list[Pa
             assert torch.equal(clips[row], theirs[1])
 
 
+def test_batches_that_are_kept_are_not_filled_anew(videos: list[Path]) -> None:
+    given = wanted(videos * 2)
+    with Decoders(given, BUFFERS, SETTINGS, processes=2, seconds=60) as decoders:
+        batches = iter(decoders)
+        kept = [next(batches) for _ in range(SLOTS)]
+        with pytest.raises(RuntimeError, match="none was given back"):
+            next(batches)
+    for number, batch in enumerate(kept):
+        assert torch.equal(batch.frames[0], expected(videos[number * SIZE])[0])
+
+
 def test_views_of_a_video_are_filled_by_one_task(videos: list[Path]) -> None:
     views = [View((0.25, 0.0, 1.0, 0.5), 0.3), View(None, -0.5, True)]
     frames, clips, outcomes = decoded(videos[:5], views)
