@@ -22,7 +22,7 @@ from tca.extract.confine import MemoryWatch, confine
 from tca.extract.decoding import Limits, Sample, sample
 from tca.extract.geometry import Geometry, squares
 from tca.extract.pictures import Picture, upright
-from tca.extract.torchcodec_sampling import sample_by_torchcodec
+from tca.extract.torchcodec_sampling import sample_by_torchcodec, video_decoder
 from tca.extract.video_error import VideoError
 from tca.extract.views import View
 
@@ -75,6 +75,9 @@ def serve(fds: Sequence[int], buffers: BatchBuffers, settings: Settings, draw: D
     if megabytes < math.inf:
         confine(settings.megabytes)
     torch.set_num_threads(1)
+    if settings.torchcodec is not None:
+        # Importing it takes seconds, which are no video's.
+        video_decoder()
     buffers = buffers.mapped(fds[1])
     with Connection(fds[0]) as connection, suppress(EOFError, OSError):
         connection.send_bytes(b"ready")

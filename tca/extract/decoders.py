@@ -39,6 +39,9 @@ TASKS = 2
 TICK_S = 1.0
 """Seconds after which we look at the clock, whether or not anything happened."""
 
+START_S = 300.0
+"""Seconds that a decoder may take to start; only torchcodec takes more than a moment."""
+
 ATTEMPTS = 2
 """A decoder that dies may be the victim of another process's hunger for memory: it tries again."""
 
@@ -266,7 +269,7 @@ class Decoders:
         """Wait for an answer, a death, a video that is late, or a buffer given back."""
         before = time.monotonic()
         busy = [process for process in self._alive if process.assignments]
-        due = [process.since + self._seconds - before for process in busy]
+        due = [self._due(process) - before for process in busy]
         timeout = max(0.0, min([TICK_S, *due])) if busy else None
         ready = wait([self._woken, *(p.connection for p in self._alive)], timeout)
         asleep = time.monotonic() - before - TICK_S
@@ -284,8 +287,11 @@ class Decoders:
             else:
                 self._heard(process, message)
         for process in list(self._alive):
-            if process.assignments and time.monotonic() >= process.since + self._seconds:
+            if process.assignments and time.monotonic() >= self._due(process):
                 self._end(process)
+
+    def _due(self, process: _Process) -> float:
+        return process.since + (self._seconds if process.ready else START_S)
 
     def _heard(self, process: _Process, message: bytes) -> None:
         process.since = time.monotonic()
@@ -299,6 +305,8 @@ class Decoders:
     def _end(self, process: _Process) -> None:
         """Kill a decoder whose video is late."""
         self._kill(process)
+        if not process.ready:
+            raise TcaError(f"the decoding processes do not start within {START_S:g} seconds.")
         late = process.assignments.popleft()
         self._waiting.extendleft(reversed(process.assignments))
         reason = f"decoding it takes over {self._seconds:g} seconds (extract.max_seconds)"

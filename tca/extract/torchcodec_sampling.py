@@ -40,7 +40,7 @@ def torchcodec_device(decoder: str, device: torch.device) -> str | None:
     if decoder == "pyav":
         return None
     try:
-        _video_decoder()
+        video_decoder()
     except (ImportError, RuntimeError, OSError) as error:
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise UsageError(
@@ -92,7 +92,7 @@ def sample_by_torchcodec(
 def _decoded(
     path: Path, index: int, offsets: Sequence[float], limits: Limits, device: str
 ) -> tuple[list[Indices], dict[int, Picture], int]:
-    video = _video_decoder()(
+    video = video_decoder()(
         str(path), stream_index=index, dimension_order="NHWC", device=device, seek_mode="exact"
     )
     count, shape = len(video), (video.metadata.width or 0, video.metadata.height or 0)
@@ -108,6 +108,6 @@ def _decoded(
     return indices, pictures, count
 
 
-def _video_decoder() -> Any:
-    # An extra: only who chose it needs it, and it looks for FFmpeg's libraries when imported.
+def video_decoder() -> Any:
+    """Import torchcodec's `VideoDecoder`: an extra, which looks for FFmpeg's libraries then."""
     return importlib.import_module("torchcodec.decoders").VideoDecoder

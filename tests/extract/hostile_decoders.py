@@ -54,3 +54,9 @@ def draw(task: Task, buffers: BatchBuffers, settings: Settings) -> None:
         decoder.draw(task, buffers, settings)
     else:
         raise AssertionError(name)
+
+
+def draw_after(seconds: float) -> decoder.Draw:
+    """Take long to be loaded."""
+    time.sleep(seconds)
+    return decoder.draw

@@ -16,6 +16,7 @@ from drawn_video import write_video
 from tca.cache.layout import Status
 from tca.errors import TcaError
 from tca.extract import decoder
+from tca.extract import decoders as decoders_module
 from tca.extract.batch_buffers import BatchBuffers
 from tca.extract.decoder import Settings, Task
 from tca.extract.decoders import SLOTS, Decoders, Wanted
@@ -220,6 +221,22 @@ class Unloadable:
 def test_decoders_that_do_not_start_end_the_run(videos: list[Path]) -> None:
     with pytest.raises(TcaError, match="decoding processes do not start: one died of SIGABRT"):
         decoded(videos[:1], draw=Unloadable())
+
+
+class SlowToLoad(Unloadable):
+    """A function that decoders load at last."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return hostile_decoders.draw_after, (3,)
+
+
+def test_the_time_of_a_decoders_start_is_no_videos(
+    videos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert decoded(videos[:2], seconds=2, draw=SlowToLoad())[2] == [None, None]
+    monkeypatch.setattr(decoders_module, "START_S", 1)
+    with pytest.raises(TcaError, match="do not start within 1 seconds"):
+        decoded(videos[:1], draw=SlowToLoad())
 
 
 def test_the_process_that_starts_decoders_can_die_and_is_replaced(videos: list[Path]) -> None:
