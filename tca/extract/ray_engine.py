@@ -106,7 +106,8 @@ def ray_cluster(address: str | None, workers: int | None, *, on_cpu: bool) -> It
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise TcaError(
             f"cannot connect to a Ray cluster at {address} ({_first_line(error)}); start one with "
-            "`ray start --head`, or leave --ray-address out to use this machine alone."
+            "`ray start --head`, give its token in $RAY_AUTH_TOKEN if it wants one, or leave "
+            "--ray-address out to use this machine alone."
         ) from None
     try:
         yield _cluster(workers, on_cpu)
