@@ -122,7 +122,7 @@ def shares(videos: list[Path]) -> dict[str, float]:
 @click.command(help=__doc__.replace("    python", "\b\n    python"))
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--videos", type=click.IntRange(2 * BATCH), default=200, show_default=True)
-@click.option("--repeat", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--repeat", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
 @click.option("--cores", type=click.IntRange(1), default=2, show_default=True)
 @common_options
