@@ -182,8 +182,9 @@ semantic:                # what is in a frame
   keep: mean             # mean: 196x768 a video; frames: 8x196x768, knows the order of things
   pool: 1                # 2 averages patches 2x2: a quarter of the bytes
 
-motion:                  # how it moves
-  weights: KINETICS400_V1   # torchvision name, local file, or random:SEED
+motion:                  # how it moves; `tca backbones` lists other networks for both
+  architecture: r3d_18
+  weights: default       # the published ones; or a torchvision name, hub id, local file, random:SEED
 
 stores: cache/{{split}}.zarr
 runs: runs

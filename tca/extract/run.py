@@ -361,6 +361,7 @@ def _record(annotations: Annotations, config: ExtractConfig, devices: list[str])
         },
         "device": sorted({_device_name(device) for device in devices}),
         "precision": config.precision,
+        "decoder": config.decoder,
         "annotations": annotations.sources,
     }
 
