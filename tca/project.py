@@ -184,7 +184,7 @@ semantic:                # what is in a frame
 
 motion:                  # how it moves; `tca backbones` lists other networks for both
   architecture: r3d_18
-  weights: default       # the published ones; or a torchvision name, hub id, local file, random:SEED
+  weights: default       # the published ones; or a torchvision name, hub id, file, random:SEED
 
 stores: cache/{{split}}.zarr
 runs: runs

@@ -166,8 +166,8 @@ WIDE static uint32_t wide_copy_sum(char *to, const char *from, size_t size, enum
 
 static uint32_t (*copy_sum)(char *to, const char *from, size_t size, enum store store);
 
-/* Copy past the caches; without a sum, where the processor's own copying would not do that. */
-static void stream(char *to, const char *from, size_t size)
+/* Copy past the caches without a sum; a line of 64 bytes by one store where there is one. */
+static void base_stream(char *to, const char *from, size_t size)
 {
     size_t i = 0;
     for (; i + 64 <= size; i += 64)
@@ -176,6 +176,17 @@ static void stream(char *to, const char *from, size_t size)
                              _mm_loadu_si128((const __m128i *)(from + i) + lane));
     memcpy(to + i, from + i, size - i);
 }
+
+WIDE static void wide_stream(char *to, const char *from, size_t size)
+{
+    size_t i = 0;
+    for (; i + 256 <= size; i += 256)
+        for (int part = 0; part < 4; part++)
+            put_wide(to + i + 64 * part, _mm512_loadu_si512(from + i + 64 * part), STREAMED);
+    memcpy(to + i, from + i, size - i);
+}
+
+static void (*stream)(char *to, const char *from, size_t size);
 
 /* ---- a file that gets shorter while it is mapped ------------------------------------------ */
 
@@ -390,8 +401,8 @@ PyMODINIT_FUNC PyInit__rows(void)
         PyErr_SetString(PyExc_ImportError, "this processor has no SSE4.2 and PCLMULQDQ");
         return NULL;
     }
-    copy_sum = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq")
-                   ? wide_copy_sum
-                   : base_copy_sum;
+    int wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq");
+    copy_sum = wide ? wide_copy_sum : base_copy_sum;
+    stream = wide ? wide_stream : base_stream;
     return PyModule_Create(&module);
 }
