@@ -8,13 +8,16 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/tca demo
 
+# Tests run side by side, each on one core.
+test test-long: export OMP_NUM_THREADS := 1
+
 # All tests, those that repeat themselves with reduced counts.
 test: lint
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -n auto -m "not long"
 
 # All tests with their full counts.
 test-long: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .
