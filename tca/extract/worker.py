@@ -148,7 +148,9 @@ def _wanted(job: Job, writer: StoreWriter, shards: Iterable[int]) -> Iterator[Wa
                     missing = VideoError(Status.MISSING, "no file of this id")
                     failed |= dict.fromkeys(places, missing)
                 else:
-                    tasks.append(Task(path, tuple((n, job.views[start + n]) for n in places)))
+                    # Decoders were forked by a process that need not be in this one's folder.
+                    views = tuple((n, job.views[start + n]) for n in places)
+                    tasks.append(Task(path.absolute(), views))
             yield Wanted(shard, some, some.stop == rows.stop, tasks, failed)
 
 

@@ -374,3 +374,16 @@ def test_a_status_of_a_later_tca_and_reports_in_the_way(data: DataConfig, tmp_pa
     report.mkdir()
     with pytest.raises(TcaError, match=r"cannot write .*failures\.csv"):
         run(store, settings(data))
+
+
+def test_relative_paths_start_where_the_program_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Decoders are forked from one process, which was somewhere else the second time.
+    for name in ("first", "second"):
+        (tmp_path / name / "clips").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / name)
+        write_video(Path("clips") / f"{name}.webm", 16)
+        Path("train.csv").write_text(f"{name},x\n")
+        data = DataConfig(videos=Path("clips"), annotations={"train": Path("train.csv")})
+        assert run(Path("train.zarr"), settings(data)).status == {"ok": 1}
