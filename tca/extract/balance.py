@@ -45,7 +45,7 @@ def balance(counts: Mapping[str, int]) -> Balance | None:
     most = max(present, key=lambda name: present[name])
     least = min(present, key=lambda name: present[name])
     shares = [count / total for count in present.values()]
-    entropy = -sum(share * math.log(share) for share in shares)
+    entropy = sum(share * -math.log(share) for share in shares)
     return Balance(
         videos=total,
         classes=len(counts),

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import av
 import torch
 
 from tca.errors import UsageError
@@ -76,7 +78,10 @@ def sample_by_torchcodec(
         require_within(limits, stream.width, stream.height)
         index, aspect = stream.index, float(stream.sample_aspect_ratio or 1)
         trusted = not TRUSTED.isdisjoint(container.format.name.split(","))
-        first = next(in_order(container, stream), None) if trusted else None
+        first = None
+        # Of one that breaks off before its first frame PyAV tells how.
+        with suppress(av.FFmpegError):
+            first = next(in_order(container, stream), None) if trusted else None
     if first is not None and not missing_bytes(path) and not mirrored(first):
         try:
             indices, frames, count = _decoded(path, index, offsets, limits, device)

@@ -7,6 +7,7 @@ stems repeat. What could mean two files is an error: a wrong video would train s
 
 from __future__ import annotations
 
+import errno
 import os
 import unicodedata
 from collections import defaultdict
@@ -103,10 +104,15 @@ def walk(folder: Path) -> Iterator[str]:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
-                    folders.append((entry.is_symlink(), entry.name))
-                elif entry.is_file():
-                    files.append(entry.name)
+                try:
+                    if entry.is_dir():
+                        folders.append((entry.is_symlink(), entry.name))
+                    elif entry.is_file():
+                        files.append(entry.name)
+                except OSError as error:
+                    # A link to itself leads nowhere, as a broken one does.
+                    if error.errno != errno.ELOOP:
+                        raise
         for name in sorted(files):
             yield prefix + name
         # Real folders first: a link to one of them must not decide under which name it is found.

@@ -420,13 +420,14 @@ def test_files_are_found_by_stem_in_all_subfolders(
     )
     (videos / "5.mp4").mkdir()
     (videos / "6.mp4").symlink_to("nowhere")
-    found = read("1.mp4 0\n2 0\n3 0\n4 0\n5 0\n6 0\nv_1.2 0\njohn.walk 0\n")
+    (videos / "7.mp4").symlink_to("7.mp4")
+    found = read("1.mp4 0\n2 0\n3 0\n4 0\n5 0\n6 0\n7 0\nv_1.2 0\njohn.walk 0\n")
     assert files(found) == [
-        *("1.webm", "deep/er/2.avi", None, None, None, None),
+        *("1.webm", "deep/er/2.avi", None, None, None, None, None),
         *("v_1.2.mp4", "john.walk.mov"),
     ]
-    assert [video.id for video in found.videos][6:] == ["v_1.2", "john.walk"]
-    assert [video.id for video in found.missing] == ["3", "4", "5", "6"]
+    assert [video.id for video in found.videos][7:] == ["v_1.2", "john.walk"]
+    assert [video.id for video in found.missing] == ["3", "4", "5", "6", "7"]
 
 
 def test_links_are_followed_once(

@@ -138,6 +138,7 @@ def test_balance_is_the_entropy_of_scipy() -> None:
     alone = balance({"a": 4, "b": 0})
     assert alone is not None
     assert (alone.evenness, alone.effective) == (0, 1)
+    assert f"{alone.evenness:.3f}" == "0.000", "no minus before it"
     assert balance({"a": 0}) is None
 
 
