@@ -106,6 +106,18 @@ class _Process:
     ready: bool = False
 
 
+class NoDecodersError(TcaError):
+    """No decoder can be started; another process may have more luck.
+
+    Attributes:
+        why: a sentence without its full stop.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}; run the command again.")
+        self.why = why
+
+
 class Decoders:
     """Decoding processes; a context manager, and an iterator over `Batch` in the order wanted.
 
@@ -214,12 +226,7 @@ class Decoders:
                 self._hand_out()
                 self._listen()
         except OSError as error:
-            self._done.put(
-                TcaError(
-                    f"the process that starts decoders died ({error}); run the command again: it "
-                    "goes on with the shards that are left."
-                )
-            )
+            self._done.put(NoDecodersError(f"the process that starts decoders died ({error})"))
         except BaseException as error:
             self._done.put(error)
         finally:
@@ -306,7 +313,7 @@ class Decoders:
         """Kill a decoder whose video is late."""
         self._kill(process)
         if not process.ready:
-            raise TcaError(f"the decoding processes do not start within {START_S:g} seconds.")
+            raise NoDecodersError(f"the decoding processes do not start within {START_S:g} seconds")
         late = process.assignments.popleft()
         self._waiting.extendleft(reversed(process.assignments))
         reason = f"decoding it takes over {self._seconds:g} seconds (extract.max_seconds)"
@@ -321,7 +328,7 @@ class Decoders:
         code = self._take_off(process)
         cause = f"of {signal.Signals(-code).name}" if code and code < 0 else f"with code {code}"
         if not process.ready:
-            raise TcaError(f"the decoding processes do not start: one died {cause}.")
+            raise NoDecodersError(f"the decoding processes do not start: one died {cause}")
         if process.assignments:
             first = process.assignments[0]
             first.deaths += 1

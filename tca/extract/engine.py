@@ -140,7 +140,7 @@ def _run(work: Work, job: Job, device: str, threads: int | None, pipe: Any, fold
 
     serve(work, job, device, threads, send, asked, check)
     if lost:
-        # Nothing of a lost device can be tidied up, and trying to may hang.
+        # A lost device cannot be tidied up, and trying to may hang.
         os._exit(1)
 
 

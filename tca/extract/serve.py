@@ -14,6 +14,7 @@ import torch
 
 from tca.errors import TcaError
 from tca.extract.backbones.pair import Backbones
+from tca.extract.decoders import NoDecodersError
 from tca.extract.worker import Job, Progress, Report
 
 
@@ -35,7 +36,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Lost:
-    """The device failed; a new process may have more luck.
+    """The device or the decoders failed; a new process may have more luck.
 
     Attributes:
         how: the end of a sentence that begins with the worker's name.
@@ -105,6 +106,8 @@ def serve(
             work(job, backbones, chain([shard], iter(lambda: asked(False), None)), report)
     except Stopped:
         return
+    except NoDecodersError as error:
+        send(Lost(f"lost its decoders ({error.why})"))
     except Exception as error:
         send(Lost(f"lost its device ({_line(error)})") if _of_device(error) else _failed(error))
 

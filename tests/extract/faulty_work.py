@@ -10,6 +10,7 @@ from typing import NoReturn
 import torch
 
 from tca.extract.backbones.pair import Backbones
+from tca.extract.nursery import shared_nursery
 from tca.extract.worker import Job, Progress, Report, work
 
 BAD_SHARD = 1
@@ -49,6 +50,21 @@ def loses_its_device_once(
         mark.touch()
         raise torch.AcceleratorError("CUDA error: unspecified launch failure\nmore lines")
     work(job, backbones, shards, report)
+
+
+def loses_its_nursery_once(
+    job: Job, backbones: Backbones, shards: Iterable[int], report: Report
+) -> None:
+    """Lose, the first time, the process that decoders are forked from, in the middle of a shard."""
+    mark = job.store.with_name("lost")
+
+    def killing(progress: Progress) -> None:
+        if not mark.exists():
+            mark.touch()
+            os.kill(shared_nursery()._process.pid, signal.SIGKILL)
+        report(progress)
+
+    work(job, backbones, shards, killing)
 
 
 def has_a_bug(job: Job, backbones: Backbones, shards: Iterable[int], report: Report) -> None:

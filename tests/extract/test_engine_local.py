@@ -22,7 +22,7 @@ from tca.extract.crew import lead
 from tca.extract.engine import run_local
 from tca.extract.handout import Handout, exit_words
 from tca.extract.run import Engine, ExtractSummary, extract
-from tca.extract.serve import STOP, Message, Ready
+from tca.extract.serve import STOP, Message, Ready, Work
 from tca.extract.worker import Job, Report
 from tca.project import load_project
 
@@ -110,18 +110,31 @@ def test_workers_that_die_at_once_end_the_run(
         run(config, tmp_path / "train.zarr")
 
 
-def test_a_worker_that_loses_its_device_is_replaced(
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (
+            faulty_work.loses_its_device_once,
+            "lost its device (CUDA error: unspecified launch failure); another takes",
+        ),
+        (
+            faulty_work.loses_its_nursery_once,
+            "lost its decoders (the process that starts decoders died (",
+        ),
+    ],
+)
+def test_a_worker_that_loses_its_device_or_decoders_is_replaced(
     config: Path,
     expected: dict[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    fault: Work,
+    said: str,
 ) -> None:
-    monkeypatch.setattr(engine, "work", faulty_work.loses_its_device_once)
+    monkeypatch.setattr(engine, "work", fault)
     run(config, tmp_path / "train.zarr", workers=1)
-    assert "lost its device (CUDA error: unspecified launch failure); another takes" in (
-        capsys.readouterr().err
-    )
+    assert said in capsys.readouterr().err
     assert store_files(tmp_path / "train.zarr") == expected
 
 
