@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from tca.cache.layout import StoreSpec, feature_arrays
 from tca.cache.room import require_room, size_words
-from tca.errors import UsageError
+from tca.errors import TcaError, UsageError
 
 INDEX_BYTES = 20
 """Bytes of a row and array beside its numbers: where it lies, and its checksum."""
@@ -136,8 +137,7 @@ def todo_bytes(spec: StoreSpec, shards: Sequence[int], files: Sequence[Path | No
 
 def free_bytes(store: Path) -> int:
     """Return what is free on the disk where `store` lies or will lie."""
-    folder = next(place for place in (store, *store.absolute().parents) if place.exists())
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(_there(store)).free
 
 
 def require_room_for(store: Path, needed: int) -> None:
@@ -147,3 +147,21 @@ def require_room_for(store: Path, needed: int) -> None:
         TcaError: fewer bytes are free.
     """
     require_room(store, needed, "or keep less with semantic.keep=mean or semantic.pool")
+
+
+def require_writable(store: Path) -> None:
+    """Refuse to begin where nothing can be written.
+
+    Raises:
+        TcaError: the folder is read-only, or a file is where a folder must be.
+    """
+    folder = _there(store)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise TcaError(
+            f"cannot write to {folder}; choose a folder that can be written in `stores`."
+        )
+
+
+def _there(store: Path) -> Path:
+    """Return `store`, or the nearest folder above it that exists."""
+    return next(place for place in (store, *store.absolute().parents) if place.exists())

@@ -31,8 +31,16 @@ from tca.extract.backbones.registry import spoken
 from tca.extract.batch_size import settle_batch_size
 from tca.extract.config import FRAMES, SEGMENTS, ExtractConfig, Stage1Config
 from tca.extract.engine import run_local
-from tca.extract.plan import Part, Plan, free_bytes, require_room_for, todo_bytes
+from tca.extract.plan import (
+    Part,
+    Plan,
+    free_bytes,
+    require_room_for,
+    require_writable,
+    todo_bytes,
+)
 from tca.extract.rows import Rows
+from tca.extract.torchcodec_sampling import torchcodec_device
 from tca.extract.watch import Watch
 from tca.extract.worker import Job, Report
 
@@ -120,6 +128,7 @@ def extract(
     rows = Rows.of(annotations, config.data, config.extract.views)
     if part is not None:
         store = part.path(store)
+    _require_decoder(config.extract, devices)
     note(f"loading {spoken(config.semantic)} and {spoken(config.motion)}")
     config = settle_batch_size(config, store, devices[0], folder)
     spec = store_spec(annotations, rows, config, folder, devices, part)
@@ -202,6 +211,7 @@ def plan(
     rows = Rows.of(annotations, config.data, config.extract.views)
     if part is not None:
         store = part.path(store)
+    _require_decoder(config.extract, devices)
     problems: list[str] = []
 
     def tried(step: Callable[[], Found]) -> Found | None:
@@ -226,6 +236,8 @@ def plan(
     needed = made.needed
     if needed is not None:
         tried(lambda: require_room_for(store, needed))
+    if made.shards_done < made.shards:
+        tried(lambda: require_writable(store))
     return replace(made, problem=problems[0] if problems else None)
 
 
@@ -302,6 +314,15 @@ def _intact(store: Path, spec: StoreSpec, store_format: str | None) -> StoreWrit
     if not store.exists() or missing_files(store):
         return None
     return StoreWriter.open_or_create(store, spec, store_format)
+
+
+def _require_decoder(config: ExtractConfig, devices: list[str]) -> None:
+    """Refuse a decoder that is not here before a store is made; Ray calls GPUs by their names.
+
+    Raises:
+        UsageError: it is not installed, or decodes on GPUs and the backbones do not run there.
+    """
+    torchcodec_device(config.decoder, torch.device("cpu" if "cpu" in devices else "cuda"))
 
 
 def _shards(spec: StoreSpec, part: Part | None) -> list[int]:

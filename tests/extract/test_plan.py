@@ -1,6 +1,7 @@
 """What is said before an extraction begins, and that saying it writes nothing."""
 
 import json
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -106,8 +107,22 @@ def test_what_would_keep_it_from_starting_is_said_beside_the_rest(
         assert tca(["extract", "--device", "cpu", "--allow-missing"]) == 1
     assert "1 kB are free" in capsys.readouterr().err
     assert not (folder / "cache").exists()
+    with monkeypatch.context() as patch:
+        # As on a disk that is mounted read-only; root may write anywhere else.
+        patch.setattr(os, "access", lambda *_: False)
+        assert "cannot write to" in dry_run(capsys, "--allow-missing", code=1)["problem"]
     # Settings that never go together are no plan.
     assert tca(["extract", "--dry-run", "--allow-missing", "semantic.pool=3"]) == 2
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_decoder_that_is_not_here_is_refused_before_a_store_is_made(
+    folder: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    call = ["extract", "--device", "cpu", "--allow-missing", "extract.decoder=torchcodec-cuda"]
+    assert tca([*call, *more]) == 2
+    assert "error: extract.decoder=torchcodec-cuda " in capsys.readouterr().err
+    assert not (folder / "cache").exists()
 
 
 def test_a_store_of_other_settings_is_a_problem(
