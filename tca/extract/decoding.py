@@ -26,8 +26,6 @@ from tca.extract.sampling import Indices, frame_indices
 from tca.extract.truncation import missing_bytes
 from tca.extract.video_error import VideoError
 
-__all__ = ["Clip", "Limits", "Picture", "Sample", "VideoError", "decode", "opened", "sample"]
-
 HELD_BYTES = 256 * 2**20
 """Decoded frames of one video that are held in memory; a longer video is decoded twice."""
 

@@ -19,13 +19,13 @@ from awscrt.checksums import crc64nvme
 from tca.cache.layout import Status
 from tca.extract.decoding import (
     Limits,
-    VideoError,
     in_order,
     opened,
     quarter_turns,
     require_within,
 )
 from tca.extract.truncation import missing_bytes
+from tca.extract.video_error import VideoError
 
 
 @dataclass(frozen=True)

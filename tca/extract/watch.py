@@ -1,4 +1,4 @@
-"""The progress of all workers: how far they are, how fast each stage is, and the slowest."""
+"""The progress of all workers: how far they are, how fast each step is, and the slowest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Watch:
         workers: how many share the work.
 
     Attributes:
-        busy: seconds that each stage worked, of all workers together.
+        busy: seconds that each step worked, of all workers together.
     """
 
     def __init__(self, what: str, unit: str, workers: int) -> None:
@@ -37,7 +37,7 @@ class Watch:
 
     @property
     def slowest(self) -> str:
-        """The stage that the others wait for."""
+        """The step that the others wait for."""
         return max(self.busy, key=lambda step: self.busy[step])
 
     @contextmanager
@@ -66,10 +66,10 @@ class Watch:
             self._warm = True
             self._line.warmed_up(count)
             count = 0
-        self._line.advance(count, self._stages())
+        self._line.advance(count, self._steps())
 
-    def _stages(self) -> str:
-        """Return how fast each stage is while it works: `decode 40/s, map 12/s (slowest)`.
+    def _steps(self) -> str:
+        """Return how fast each step is while it works: `decode 40/s, map 12/s (slowest)`.
 
         On a CPU they share the cores, and none of them gets there.
         """

@@ -12,8 +12,9 @@ from tca.demo.painter import paint
 from tca.demo.render import encode, entries, render_data_set
 from tca.extract.annotations import read_annotations
 from tca.extract.config import DataConfig
-from tca.extract.decoding import VideoError, decode
+from tca.extract.decoding import decode
 from tca.extract.recognise import recognise
+from tca.extract.video_error import VideoError
 
 
 @pytest.fixture(scope="module")

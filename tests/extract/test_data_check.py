@@ -15,10 +15,11 @@ from tca.extract.config import DataConfig, ExtractConfig
 from tca.extract.data_check import check_data
 from tca.extract.data_report import print_report
 from tca.extract.data_state import DataReport
-from tca.extract.decoding import Clip, Limits, VideoError, decode
+from tca.extract.decoding import Clip, Limits, decode
 from tca.extract.distribution import describe
 from tca.extract.probe import probe
 from tca.extract.recognise import recognise
+from tca.extract.video_error import VideoError
 
 LIMITS = Limits(frames=1000, pixels=2**25)
 

@@ -11,10 +11,11 @@ from drawn_video import bar, write_video
 from tca.cache.layout import Status
 from tca.errors import UsageError
 from tca.extract import decoding
-from tca.extract.decoding import VideoError, decode
+from tca.extract.decoding import decode
 from tca.extract.sampling import frame_indices
 from tca.extract.torchcodec_sampling import torchcodec_device
 from tca.extract.truncation import missing_bytes
+from tca.extract.video_error import VideoError
 
 
 @pytest.mark.parametrize("count", [1, 5, 16, 29])

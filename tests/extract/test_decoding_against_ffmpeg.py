@@ -11,8 +11,9 @@ import pytest
 from turned_video import turn
 
 from tca.cache.layout import Status
-from tca.extract.decoding import Clip, VideoError, decode
+from tca.extract.decoding import Clip, decode
 from tca.extract.sampling import frame_indices
+from tca.extract.video_error import VideoError
 
 pytestmark = pytest.mark.skipif(
     shutil.which("ffmpeg") is None, reason="needs the ffmpeg program (Debian package ffmpeg)"

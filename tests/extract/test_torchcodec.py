@@ -16,9 +16,10 @@ from tca.extract import torchcodec_sampling
 from tca.extract.batch_buffers import BatchBuffers
 from tca.extract.decoder import Settings, Task
 from tca.extract.decoders import SLOTS, Decoders, Wanted
-from tca.extract.decoding import Limits, Sample, VideoError, sample
+from tca.extract.decoding import Limits, Sample, sample
 from tca.extract.pictures import upright
 from tca.extract.torchcodec_sampling import sample_by_torchcodec, torchcodec_device
+from tca.extract.video_error import VideoError
 from tca.extract.views import WHOLE
 
 LIMITS = Limits(1000, 10**7)
