@@ -190,11 +190,13 @@ class _Round:
         large, small = self._backbones.sizes
         generator = torch.Generator().manual_seed(0)
 
-        def pixels(*shape: int) -> torch.Tensor:
-            return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        def pixels(count: int, size: int) -> torch.Tensor:
+            # Colours innermost in memory, as decoders leave them.
+            shape = self._batch, count, size, size, 3
+            made = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+            return made.movedim(-1, 2)
 
-        frames = pixels(self._batch, SEGMENTS, 3, large, large)
-        clips = pixels(self._batch, FRAMES, 3, small, small)
+        frames, clips = pixels(SEGMENTS, large), pixels(FRAMES, small)
         watch = _Watch(self._rows, self._ahead)
         before = None
         for _ in range(0, self._rows, self._batch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -29,6 +30,9 @@ from tca.extract.views import View
 PICTURE_BYTES = 64 * 2**20
 """RGB pictures of one video that are in memory at once; at least two."""
 
+NICENESS = 10
+"""Of decoders that yield: a tenth of the time of whom they compete with, and all that is left."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -40,6 +44,7 @@ class Settings:
         limits: on the video.
         megabytes: memory that a decoder may take beyond what it starts with.
         torchcodec: torch device on which torchcodec decodes; None: PyAV decodes.
+        yielding: let the networks go first, which run on the same cores.
     """
 
     geometry: Geometry
@@ -47,6 +52,7 @@ class Settings:
     limits: Limits
     megabytes: int
     torchcodec: str | None = None
+    yielding: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,10 @@ def serve(fds: Sequence[int], buffers: BatchBuffers, settings: Settings, draw: D
     if megabytes < math.inf:
         confine(settings.megabytes)
     torch.set_num_threads(1)
+    if settings.yielding:
+        # The threads of a network wait for each other, so one that a decoder keeps off its core
+        # keeps all of them waiting.
+        os.nice(NICENESS)
     if settings.torchcodec is not None:
         # Importing it takes seconds, which are no video's.
         video_decoder()

@@ -126,6 +126,7 @@ def decoders(
             limits=Limits(extract.max_frames, extract.max_pixels),
             megabytes=extract.max_megabytes,
             torchcodec=torchcodec_device(extract.decoder, backbones.device),
+            yielding=backbones.device.type == "cpu",
         ),
         processes=extract.threads or decoding_threads(),
         seconds=extract.max_seconds,
