@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from tca.errors import UsageError
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of mallopt(3), as glibc's malloc.h has them."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -44,6 +48,18 @@ def likes_bfloat16(device: torch.device) -> bool:
     # An older torch cannot tell.
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep what networks on a CPU free, instead of asking for it again.
+
+    glibc gives every large piece back at once, and the system has to clear its pages anew: up to a
+    quarter of the time of a ViT-B/16 on 64 frames. Elsewhere this does nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def out_of_memory(error: RuntimeError) -> bool:

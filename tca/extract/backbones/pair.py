@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tca.device import autocast, likes_bfloat16
+from tca.device import autocast, keep_freed_memory, likes_bfloat16
 from tca.errors import UsageError
 from tca.extract.backbones.base import MotionBackbone, SemanticBackbone
 from tca.extract.backbones.registry import load_motion, load_semantic
@@ -76,6 +76,8 @@ class Backbones:
         """Move both to `device`, in the memory order that its convolutions like."""
         self.semantic.to(device)
         self.motion.to(device)
+        if device.type == "cpu":
+            keep_freed_memory()
         if device.type == "cuda":
             for module in self.motion.modules():
                 if isinstance(module, nn.Conv3d):
