@@ -183,8 +183,6 @@ def check_shard(
         what = store.arrays[array]
         check.rows += len(rows)
         check.bytes += len(rows) * what.row_bytes
-        # A disk is asked for the whole shard at once, instead of row by row.
-        reader.prefetch(array, rows)
         block = LIBRARY_BLOCK_BYTES if store.at_once else BLOCK_BYTES
         for bad in _bad_rows(reader, array, rows, what, max(1, block // what.row_bytes)):
             check.problems.append(
@@ -233,7 +231,7 @@ def _checks(store: Format, ids: bool) -> Iterator[ShardCheck | None]:
     try:
         for shard in range(store.spec.shards):
             if not store.at_once:
-                asking.submit(_ask_for, store.shard_files(shard))
+                asking.submit(ask_for, store.shard_files(shard))
             ahead.append(pool.submit(check_shard, store, reader, shard, ids=ids))
             if len(ahead) > 2 * threads:
                 yield ahead.popleft().result()
@@ -244,7 +242,7 @@ def _checks(store: Format, ids: bool) -> Iterator[ShardCheck | None]:
         pool.shutdown(cancel_futures=True)
 
 
-def _ask_for(files: Sequence[Path]) -> None:
+def ask_for(files: Sequence[Path]) -> None:
     """Have the system read files into its cache, so that a disk is never without work."""
     for file in files:
         with suppress(OSError), open(file, "rb") as opened:
