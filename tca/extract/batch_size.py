@@ -21,7 +21,7 @@ from tca.extract.backbones.pair import Backbones
 from tca.extract.config import FRAMES, SEGMENTS, Stage1Config
 
 ON_CPU = 8
-"""Videos at once on a CPU, where more are no faster (docs/extract.md)."""
+"""Videos at once on a CPU, where 1 to 8 take the same time a video (docs/extract.md)."""
 
 ON_GPU = (4, 8, 16, 32)
 """Videos at once on a GPU: the largest of these for which there is memory."""
