@@ -21,7 +21,7 @@ from tca.cache.formats import named_format, open_format
 from tca.cache.layout import differences
 from tca.cache.room import require_room
 from tca.cache.row_reader import RowReader
-from tca.cache.verify import ask_for, check_shard
+from tca.cache.verify import check_shard
 from tca.console import warn
 from tca.errors import TcaError, UsageError
 
@@ -212,7 +212,6 @@ def _require_equal(shard: int, one: Format, other: Format, count: Callable[[int]
 
 
 def _require_sound(store: Format, reader: RowReader, shard: int) -> None:
-    ask_for(store.shard_files(shard))
     check = check_shard(store, reader, shard)
     if check is not None and check.problems:
         problem = check.problems[0]

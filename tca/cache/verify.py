@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy as np
 from tca.cache import pages
 from tca.cache.format import ABSENT, Array, DamageError, Format
 from tca.cache.layout import FeatureArray, Status
-from tca.cache.row_reader import RowError, RowReader, is_cached
+from tca.cache.row_reader import RowError, RowReader
 from tca.cache.skeleton import MISSING, Skeleton, check_skeleton
 from tca.cache.sums import sums_path
 from tca.cache.threads import WORTH_SHARING, reading_threads
@@ -226,30 +224,15 @@ def _checks(store: Format, ids: bool) -> Iterator[ShardCheck | None]:
     threads = reading_threads()
     ahead: deque[Future[ShardCheck | None]] = deque()
     pool = ThreadPoolExecutor(threads, "tca-verify")
-    # Asking takes as long as the disk's queue is full, so nobody who checks does it.
-    asking = ThreadPoolExecutor(1, "tca-verify-ahead")
     try:
         for shard in range(store.spec.shards):
-            if not store.at_once:
-                asking.submit(ask_for, store.shard_files(shard))
             ahead.append(pool.submit(check_shard, store, reader, shard, ids=ids))
             if len(ahead) > 2 * threads:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
     finally:
-        asking.shutdown(cancel_futures=True)
         pool.shutdown(cancel_futures=True)
-
-
-def ask_for(files: Sequence[Path]) -> None:
-    """Have the system read files into its cache, so that a disk is never without work."""
-    for file in files:
-        with suppress(OSError), open(file, "rb") as opened:
-            descriptor = opened.fileno()
-            size = os.fstat(descriptor).st_size
-            if not all(is_cached(descriptor, start) for start in range(0, size, size // 8 + 1)):
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def _bad_rows(

@@ -82,11 +82,7 @@ def run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo(
-            "interrupted; run the same command again: extract, cache convert and cache merge go on "
-            "where they were, all else starts anew.",
-            err=True,
-        )
+        click.echo(f"interrupted; run the same command again: it {_goes_on(arguments)}.", err=True)
         return 130
     except TcaError as error:
         click.echo(f"error: {error}", err=True)
@@ -111,6 +107,15 @@ def run(arguments: list[str]) -> int:
             _give_up_stdout()
         return 1
     return 0
+
+
+def _goes_on(arguments: list[str]) -> str:
+    """Say what a command that was interrupted does when it is run again."""
+    resumed = arguments[:1] == ["extract"] or arguments[:2] in (
+        ["cache", "convert"],
+        ["cache", "merge"],
+    )
+    return "goes on where it was" if resumed else "starts anew"
 
 
 def _give_up_stdout() -> None:

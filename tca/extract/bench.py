@@ -31,7 +31,7 @@ from tca.extract.config import FRAMES, SEGMENTS, Stage1Config
 from tca.extract.decoders import SLOTS
 from tca.extract.mapping import Mapper
 from tca.extract.rows import Rows
-from tca.extract.run import store_spec
+from tca.extract.store_spec import store_spec
 from tca.extract.worker import Job, Progress, decoders, work
 
 STAGES = ("decode", "map", "write")

@@ -15,13 +15,13 @@ import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tca.errors import TcaError
 from tca.extract.bounded_map import bounded_map
-from tca.extract.confine import confine
+from tca.extract.confine import MemoryWatch, confine
 from tca.extract.decoding import Limits
 from tca.extract.inspection import Inspected, inspect
 from tca.extract.nursery import Nursery, shared_nursery
@@ -159,10 +159,18 @@ def serve(fds: Sequence[int], bounds: Bounds, folder: str) -> None:
     """Inspect the files that come over `fds[0]`, as seen from `folder`, until it is closed."""
     # The nursery stays where this program was when it was started.
     os.chdir(folder)
+    watch = MemoryWatch(bounds.megabytes)
     confine(bounds.megabytes)
     with Connection(fds[0]) as pipe, suppress(EOFError, OSError):
         pipe.send_bytes(b"ready")
         while True:
             path: Path = pipe.recv()
+            watch.begin()
+            found = inspect(path, bounds.limits)
+            try:
+                watch.check()
+            except MemoryError:
+                reason = f"decoding it takes over {bounds.megabytes:,} MB (extract.max_megabytes)"
+                found = replace(found, probe=Probe(reason=reason))
             # Not pickled: what a hostile file made of this process could run code in its parent.
-            pipe.send_bytes(inspect(path, bounds.limits).to_json())
+            pipe.send_bytes(found.to_json())

@@ -159,6 +159,9 @@ class _Actor:
             )
         except TcaError as error:
             self._sent.put(Failed(error))
+        except OSError as error:
+            # What `serve` raises it sends itself; this is a folder that may not be searched.
+            self._sent.put(Failed(_unseen(error.filename or self._folder, error)))
         finally:
             self._sent.put(None)
 
@@ -245,27 +248,23 @@ def _require_sight(job: Job, folder: str) -> None:
     """Say whether this node sees the store and the videos; `folder` is where paths start.
 
     Raises:
-        TcaError: it does not.
+        OSError: it does not; names what.
     """
-    import ray
-
-    place = ray.util.get_node_ip_address()
-    remedy = "mount it at the same path on every node of the cluster"
-    try:
-        os.chdir(folder)
-    except OSError as error:
-        raise TcaError(
-            f"the Ray node {place} does not see the folder {folder}: {error.strerror}; {remedy}."
-        ) from None
-    if not job.store.exists():
-        raise TcaError(
-            f"the Ray node {place} does not see the store {job.store}; put it on a file system "
-            f"that all nodes share, and {remedy}."
-        )
+    os.chdir(folder)
+    job.store.stat()
     files = [file for file in job.files if file is not None]
     for file in files[:: max(1, len(files) // LOOKED_AT)]:
-        if not file.exists():
-            raise TcaError(f"the Ray node {place} does not see the video {file}; {remedy}.")
+        file.stat()
+
+
+def _unseen(path: str, error: OSError) -> TcaError:
+    import ray
+
+    return TcaError(
+        f"the Ray node {ray.util.get_node_ip_address()} does not see {path} ({error.strerror}); "
+        "mount it at the same path on every node of the cluster: videos, and the folder of the "
+        "store, belong on a file system that all of them share."
+    )
 
 
 def _await_commits(writer: StoreWriter, shards: list[int]) -> None:

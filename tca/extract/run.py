@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import av
 import numpy as np
 import torch
-import torchvision
-import transformers
 
-import tca
 from tca.cache.failures import report_failures
 from tca.cache.files import sole_writer
 from tca.cache.format import Array
 from tca.cache.formats import named_format
-from tca.cache.layout import Status, StoreSpec, Stream, rows_per_shard, status_words
+from tca.cache.layout import Status, StoreSpec, status_words
 from tca.cache.skeleton import missing_files
 from tca.cache.store import Store
 from tca.cache.writer import StoreWriter
 from tca.console import note, warn
 from tca.errors import TcaError, UsageError
 from tca.extract.annotations import Annotations, read_annotations, require_videos
-from tca.extract.backbones.pair import Backbones
 from tca.extract.backbones.registry import spoken
 from tca.extract.batch_size import settle_batch_size
-from tca.extract.config import FRAMES, SEGMENTS, ExtractConfig, Stage1Config
+from tca.extract.config import ExtractConfig, Stage1Config
 from tca.extract.engine import run_local
 from tca.extract.plan import (
     Part,
@@ -40,6 +34,7 @@ from tca.extract.plan import (
     todo_bytes,
 )
 from tca.extract.rows import Rows
+from tca.extract.store_spec import bare_spec, store_spec, tell_other_record
 from tca.extract.torchcodec_sampling import torchcodec_device
 from tca.extract.watch import Watch
 from tca.extract.worker import Job, Report
@@ -147,6 +142,8 @@ def extract(
             writer = StoreWriter.open_or_create(store, spec, store_format)
             mine = _shards(writer.spec, part)
             committed = writer.committed()
+            if committed:
+                tell_other_record(store, writer.spec.record, spec.record)
             todo = [shard for shard in mine if shard not in committed]
             done = _rows(writer.spec, todo)
             total = _rows(writer.spec, mine)
@@ -265,7 +262,7 @@ def _plan(
     if begun is not None:
         spec = begun.spec
     if spec is None:
-        spec = _bare_spec(annotations, rows, len(devices) if part is None else part.count)
+        spec = bare_spec(annotations, rows, len(devices) if part is None else part.count)
     mine = _shards(spec, part)
     committed = set() if begun is None else begun.committed()
     todo = [shard for shard in mine if shard not in committed]
@@ -288,20 +285,6 @@ def _plan(
         devices=devices,
         batch_size=config.extract.batch_size,
         problem=None,
-    )
-
-
-def _bare_spec(annotations: Annotations, rows: Rows, workers: int) -> StoreSpec:
-    """Return what is known of a store before its backbones are; it has no streams."""
-    return StoreSpec(
-        split=annotations.split,
-        rows=rows.table,
-        streams={},
-        rows_per_shard=rows_per_shard(len(rows.table), workers),
-        classes=annotations.classes,
-        identity={},
-        record={},
-        grid=(0, 0),
     )
 
 
@@ -331,61 +314,3 @@ def _shards(spec: StoreSpec, part: Part | None) -> list[int]:
 
 def _rows(spec: StoreSpec, shards: Iterable[int]) -> int:
     return sum(len(spec.shard_rows(shard)) for shard in shards)
-
-
-def store_spec(
-    annotations: Annotations,
-    rows: Rows,
-    config: Stage1Config,
-    folder: Path,
-    devices: list[str],
-    part: Part | None,
-) -> StoreSpec:
-    """Return what the store is made with; the backbones are loaded for it, and let go.
-
-    The parts of one store must agree on `rows_per_shard`, so that it depends on their number alone.
-    """
-    backbones = Backbones.load(config.semantic, config.motion, folder)
-    bare = _bare_spec(annotations, rows, len(devices) if part is None else part.count)
-    return replace(
-        bare,
-        streams={
-            name: Stream((len(rows.table), *shape), config.extract.dtype)
-            for name, shape in backbones.row_shapes.items()
-        },
-        identity=_identity(backbones, rows, config.extract),
-        record=_record(annotations, config.extract, devices),
-        grid=backbones.grid,
-    )
-
-
-def _identity(backbones: Backbones, rows: Rows, config: ExtractConfig) -> dict[str, Any]:
-    return backbones.identity | {
-        "sampling": {"frames": FRAMES, "segments": SEGMENTS, "min_frames": config.min_frames},
-        "geometry": config.geometry,
-        "views": rows.identity,
-        "dtype": config.dtype,
-        "batch_size": config.batch_size,
-    }
-
-
-def _record(annotations: Annotations, config: ExtractConfig, devices: list[str]) -> dict[str, Any]:
-    return {
-        "versions": {
-            "tca": tca.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "transformers": transformers.__version__,
-            "av": av.__version__,
-            "ffmpeg": av.ffmpeg_version_info,
-        },
-        "device": sorted({_device_name(device) for device in devices}),
-        "precision": config.precision,
-        "decoder": config.decoder,
-        "annotations": annotations.sources,
-    }
-
-
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device

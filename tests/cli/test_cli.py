@@ -257,4 +257,4 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(
 
     monkeypatch.setattr("tca.extract.data_check.check_data", interrupted)
     assert run(["data", "check"]) == 130
-    assert "run the same command again" in capsys.readouterr().err
+    assert "run the same command again: it starts anew" in capsys.readouterr().err

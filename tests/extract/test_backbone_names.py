@@ -69,6 +69,10 @@ def load_word(config, folder):
     return "no backbone"
 
 
+def load_broken(config, folder):
+    raise KeyError("no such file")
+
+
 def load_short(config, folder):
     short = Change()
     short.segments = 16
@@ -139,6 +143,7 @@ def test_packages_that_do_not_work_are_told_in_one_sentence(plug: Plug) -> None:
     plug(
         semantic_gone="nowhere_to_be_found:load",
         semantic_word="colours_of_a_frame:load_word",
+        semantic_broken="colours_of_a_frame:load_broken",
         semantic_absent="colours_of_a_frame:load_nothing",
         motion_short="colours_of_a_frame:load_short",
     )
@@ -153,6 +158,8 @@ def test_packages_that_do_not_work_are_told_in_one_sentence(plug: Plug) -> None:
         semantic("absent")
     with pytest.raises(UsageError, match=whose + r" is a str; colours_of_a_frame:load_word must"):
         semantic("word")
+    with pytest.raises(UsageError, match=whose + r" cannot be loaded \(KeyError: 'no such file'\)"):
+        semantic("broken")
     with pytest.raises(UsageError, match=r"change gives .* \(15, 3\) .* instead of \(16, 3\)"):
         load_motion(MotionConfig(architecture="short"), HERE)
 

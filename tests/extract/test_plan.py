@@ -15,6 +15,7 @@ from tca.errors import TcaError, UsageError
 from tca.extract.config import DataConfig
 from tca.extract.plan import Part
 from tca.extract.run import extract
+from tca.extract.worker import Job, Report
 from tca.project import load_project
 
 ROWS = 37
@@ -136,6 +137,26 @@ def test_a_store_of_other_settings_is_a_problem(
     plan = dry_run(capsys, "--allow-missing", "extract.min_frames=4", code=1)
     assert "min_frames: expected 4, found 8" in plan["problem"]
     assert listing(folder) == before
+
+
+def test_a_store_begun_with_another_precision_goes_on_with_a_warning(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project, _ = load_project(None, ["extract.precision=float32"])
+    store = folder / "cache/train.zarr"
+
+    def one_shard(job: Job, shards: list[int], devices: list[str], report: Report) -> None:
+        in_process(job, shards[:1], devices, report)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract("train", store, project, devices=["cpu"], engine=one_shard, allow_missing=True)
+    assert "begun otherwise" not in capsys.readouterr().err
+    other, _ = load_project(None, ["extract.precision=bfloat16"])
+    summary = extract("train", store, other, devices=["cpu"], engine=in_process, allow_missing=True)
+    said = capsys.readouterr().err
+    assert "was begun otherwise (precision: expected 'float32', found 'bfloat16')" in said
+    assert summary.done == ROWS - 8
 
 
 def test_not_one_video_that_can_be_read_is_a_failure(

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -165,32 +165,8 @@ def test_ctrl_c_ends_after_the_current_batch_and_says_how_to_go_on(
     assert store_files(store) == files
 
 
-Mount = Callable[[str], Path]
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Mount a small file system in memory; its options can be changed by calling again."""
-    place = tmp_path / "small"
-    place.mkdir()
-
-    def mounted(options: str) -> Path:
-        line = ["mount", "-t", "tmpfs", "-o", options, "tca-test", str(place)]
-        try:
-            done = subprocess.run(line, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            pytest.skip("needs the mount command")
-        if done.returncode:
-            pytest.skip(f"needs the right to mount a tmpfs: {done.stderr.strip()}")
-        return place
-
-    yield mounted
-    while place.is_mount():
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
 def test_a_complete_store_needs_no_disk_that_can_be_written(
-    config: Path, mount: Mount, capsys: pytest.CaptureFixture[str]
+    config: Path, mount: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = mount("size=8m") / "cache/train.zarr"
     made(config, store)
@@ -206,7 +182,7 @@ def test_a_complete_store_needs_no_disk_that_can_be_written(
 
 
 def test_a_disk_that_fills_up_costs_what_is_not_committed(
-    config: Path, expected: tuple[str, dict[str, bytes]], mount: Mount
+    config: Path, expected: tuple[str, dict[str, bytes]], mount: Callable[[str], Path]
 ) -> None:
     place = mount("size=8m")
     store = place / expected[0]

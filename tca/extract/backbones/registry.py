@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tca.errors import UsageError
+from tca.errors import TcaError, UsageError
 from tca.extract.backbones import image_transformers, video_transformers
 from tca.extract.backbones.base import MotionBackbone, SemanticBackbone, first_line
 from tca.extract.backbones.image_transformers import load_image_transformer
@@ -174,7 +174,15 @@ def _load_plugged(
     if empty:
         # A package may reach for its weights while it loads.
         config = config.model_copy(update={"weights": "random:0"})
-    backbone = load(config, folder)
+    try:
+        backbone = load(config, folder)
+    except TcaError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{whose} cannot be loaded ({type(error).__name__}: {first_line(error)}); correct its "
+            f"settings, or repair that package."
+        ) from None
     if not isinstance(backbone, KINDS[stream]):
         raise UsageError(
             f"{whose} is a {type(backbone).__name__}; {point.value} must return a "
