@@ -8,7 +8,7 @@ from typing import Any
 from tca.cache.layout import TYPES, differences
 from tca.cache.store import Store
 from tca.errors import TcaError
-from tca.fusion.model.gasm_cast import STREAMS
+from tca.fusion.model.variant import STREAMS
 
 STORED_TYPE = "dtype"
 """Key of `identity` that a conversion can put right."""

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.graph_attention import GraphAttention, similar_edges
 
 
@@ -10,9 +11,10 @@ def layer(
     grid: tuple[int, int], segments: int | None = None, radius: int = 1, similar: int = 0
 ) -> GraphAttention:
     torch.manual_seed(0)
-    made = GraphAttention(16, grid, segments, 4, radius, similar, dropout=0.5)
+    config = ModelConfig(heads=4, dropout=0.5)
+    made = GraphAttention(16, grid, segments, radius=radius, similar=similar, config=config)
     with torch.no_grad():
-        made.gate.fill_(1.0)
+        made.gate.gate.fill_(1.0)
     return made.eval()
 
 
@@ -79,9 +81,10 @@ def test_of_equally_similar_patches_the_lower_index_is_taken() -> None:
 
 def test_one_head_equals_torchs_attention_with_the_graph_as_its_mask() -> None:
     torch.manual_seed(0)
-    ours = GraphAttention(16, (4, 4), None, 2, 1, 2, dropout=0.0).eval()
+    config = ModelConfig(heads=2)
+    ours = GraphAttention(16, (4, 4), None, radius=1, similar=2, config=config).eval()
     with torch.no_grad():
-        ours.gate.fill_(1.0)
+        ours.gate.gate.fill_(1.0)
         ours.frame_bias.normal_()
     theirs = torch.nn.MultiheadAttention(16, 2, batch_first=True)
     with torch.no_grad():

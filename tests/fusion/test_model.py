@@ -5,10 +5,11 @@ from torch import Tensor
 from tca.cache.layout import FeatureShapes
 from tca.errors import UsageError
 from tca.fusion.model.config import ModelConfig
-from tca.fusion.model.gasm_cast import GasmCast
-from tca.fusion.model.registry import VARIANTS, build, parameters
+from tca.fusion.model.registry import OWN, build, parameters
+from tca.fusion.model.variant import Variant
 
 SMALL = {"bottleneck": 16, "heads": 4, "rank": 8, "layers": 2, "ratio": 2.0, "cells": 2}
+NAMES = [f"class {number}" for number in range(174)]
 FORMS = {
     "mean": FeatureShapes(None, (6, 6), 48, 8, 32),
     "frames": FeatureShapes(8, (6, 6), 48, 8, 32),
@@ -26,7 +27,7 @@ def features(shapes: FeatureShapes, batch: int = 3) -> tuple[Tensor, Tensor]:
     return semantic.half(), motion.half()
 
 
-def awake(model: GasmCast) -> GasmCast:
+def awake(model: Variant) -> Variant:
     """Open the gates and give the classifier weights: a fresh model is blind to its branches."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -37,10 +38,10 @@ def awake(model: GasmCast) -> GasmCast:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", OWN)
 def test_every_variant_scores_every_form_of_store(variant: str, form: str) -> None:
     torch.manual_seed(0)
-    model = awake(build(ModelConfig(variant=variant, **SMALL), FORMS[form], 7))
+    model = awake(build(ModelConfig(variant=variant, **SMALL), FORMS[form], NAMES[:7]))
     semantic, motion = features(FORMS[form])
     scores = model(semantic, motion)
     assert scores.shape == (3, 7)
@@ -62,7 +63,7 @@ def test_every_variant_scores_every_form_of_store(variant: str, form: str) -> No
 
 def test_streams_wider_than_the_limit_are_projected_to_it() -> None:
     shapes = FeatureShapes(None, (2, 2), 100, 4, 60)
-    model = build(ModelConfig(max_width=40, **SMALL), shapes, 3)
+    model = build(ModelConfig(max_width=40, **SMALL), shapes, NAMES[:3])
     assert [stem.width for stem in model.stems.values()] == [40, 40]
     assert model(*features(shapes)).shape == (3, 3)
 
@@ -70,23 +71,23 @@ def test_streams_wider_than_the_limit_are_projected_to_it() -> None:
 @pytest.mark.parametrize("segments", [None, 8])
 def test_default_has_about_ten_million_parameters_for_ssv2(segments: int | None) -> None:
     shapes = FeatureShapes(segments, (14, 14), 768, 8, 512)
-    assert 9e6 < parameters(build(ModelConfig(), shapes, 174)) < 13e6
+    assert 9e6 < parameters(build(ModelConfig(), shapes, NAMES[:174])) < 13e6
 
 
 def test_over_twenty_million_parameters_only_when_asked_for() -> None:
     shapes = FeatureShapes(None, (2, 2), 768, 8, 512)
     with pytest.raises(UsageError, match=r"over the limit of 20 M.*allow_large"):
-        build(ModelConfig(layers=12), shapes, 174)
-    assert parameters(build(ModelConfig(layers=12, allow_large=True), shapes, 174)) > 20e6
+        build(ModelConfig(layers=12), shapes, NAMES[:174])
+    assert parameters(build(ModelConfig(layers=12, allow_large=True), shapes, NAMES[:174])) > 20e6
 
 
 def test_pool_must_divide_the_grid_and_equals_averaging_before() -> None:
     with pytest.raises(UsageError, match=r"model.pool=4 does not divide"):
-        build(ModelConfig(pool=4), FORMS["frames"], 3)
+        build(ModelConfig(pool=4), FORMS["frames"], NAMES[:3])
     torch.manual_seed(0)
-    pooling = awake(build(ModelConfig(pool=2, **SMALL), FORMS["frames"], 3))
+    pooling = awake(build(ModelConfig(pool=2, **SMALL), FORMS["frames"], NAMES[:3]))
     torch.manual_seed(0)
-    given = awake(build(ModelConfig(**SMALL), FORMS["pooled"], 3))
+    given = awake(build(ModelConfig(**SMALL), FORMS["pooled"], NAMES[:3]))
     semantic, motion = features(FORMS["frames"])
     pooled = torch.nn.functional.avg_pool2d(
         semantic.float().reshape(24, 6, 6, 48).permute(0, 3, 1, 2), 2
@@ -97,7 +98,7 @@ def test_pool_must_divide_the_grid_and_equals_averaging_before() -> None:
 
 def test_gates_start_at_zero_and_what_is_behind_them_does_not_so_that_they_learn() -> None:
     torch.manual_seed(0)
-    model = build(ModelConfig(**SMALL), FORMS["frames"], 5)
+    model = build(ModelConfig(**SMALL), FORMS["frames"], NAMES[:5])
     gates = [p for name, p in model.named_parameters() if name.endswith("gate")]
     assert len(gates) == 2 + 2 * SMALL["layers"]
     assert all(gate.item() == 0.0 for gate in gates)
@@ -112,8 +113,8 @@ def test_gates_start_at_zero_and_what_is_behind_them_does_not_so_that_they_learn
 
 def test_an_untrained_model_is_its_head_alone() -> None:
     torch.manual_seed(0)
-    full = build(ModelConfig(**SMALL), FORMS["frames"], 5)
-    bare = build(ModelConfig(variant="concat", **SMALL), FORMS["frames"], 5)
+    full = build(ModelConfig(**SMALL), FORMS["frames"], NAMES[:5])
+    bare = build(ModelConfig(variant="concat", **SMALL), FORMS["frames"], NAMES[:5])
     with torch.no_grad():
         full.head.classify.weight.normal_()
     bare.head.load_state_dict(full.head.state_dict())
@@ -123,7 +124,7 @@ def test_an_untrained_model_is_its_head_alone() -> None:
 
 def test_the_head_knows_the_order_of_segments_and_the_place_of_patches() -> None:
     torch.manual_seed(0)
-    model = awake(build(ModelConfig(variant="concat", **SMALL), FORMS["frames"], 5))
+    model = awake(build(ModelConfig(variant="concat", **SMALL), FORMS["frames"], NAMES[:5]))
     semantic, motion = features(FORMS["frames"])
     scores = model(semantic, motion)
     for turned in (semantic.flip(1), semantic.flip(2)):
@@ -132,7 +133,7 @@ def test_the_head_knows_the_order_of_segments_and_the_place_of_patches() -> None
 
 def test_statistics_bring_training_features_to_mean_zero_and_deviation_one() -> None:
     shapes = FORMS["frames"]
-    model = build(ModelConfig(**SMALL), shapes, 5)
+    model = build(ModelConfig(**SMALL), shapes, NAMES[:5])
     generator = torch.Generator().manual_seed(0)
     semantic = torch.randn(40, 8, 36, 48, generator=generator) * torch.logspace(-1, 2, 48) + 30
     semantic[..., 3] = 4.0  # A feature that never changes must not be blown up.
@@ -150,7 +151,7 @@ def test_statistics_bring_training_features_to_mean_zero_and_deviation_one() -> 
 
 def test_large_constant_and_half_precision_inputs_stay_finite() -> None:
     torch.manual_seed(0)
-    model = awake(build(ModelConfig(**SMALL), FORMS["frames"], 5))
+    model = awake(build(ModelConfig(**SMALL), FORMS["frames"], NAMES[:5]))
     for value in (0.0, 6e4):
         semantic, motion = (torch.full_like(x, value) for x in features(FORMS["frames"]))
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -159,7 +160,7 @@ def test_large_constant_and_half_precision_inputs_stay_finite() -> None:
 
 def test_bfloat16_autocast_agrees_with_float32() -> None:
     torch.manual_seed(0)
-    model = awake(build(ModelConfig(**SMALL), FORMS["frames"], 5))
+    model = awake(build(ModelConfig(**SMALL), FORMS["frames"], NAMES[:5]))
     inputs = features(FORMS["frames"])
     exact = model(*inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -169,7 +170,7 @@ def test_bfloat16_autocast_agrees_with_float32() -> None:
 
 def test_strength_of_a_departure_does_not_depend_on_its_direction() -> None:
     torch.manual_seed(0)
-    model = build(ModelConfig(variant="concat", **SMALL), FORMS["frames"], 5)
+    model = build(ModelConfig(variant="concat", **SMALL), FORMS["frames"], NAMES[:5])
     readout = model.head.readouts["semantic"]
     generator = torch.Generator().manual_seed(0)
     still = torch.randn(1, 1, 36, 48, generator=generator).expand(1, 8, 36, 48)

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tca.errors import TcaError, UsageError
 from tca.fusion.evaluate.scoring import evaluate, load_model
 from tca.fusion.model.config import ModelConfig
-from tca.fusion.model.gasm_cast import GasmCast
+from tca.fusion.model.variants.gasm_cast import GasmCast
 from tca.fusion.run_folder import new_run_folder
 from tca.fusion.train import training
 from tca.fusion.train.config import TrainConfig

@@ -26,8 +26,8 @@ from tca.errors import TcaError
 from tca.fusion.features import require_same_features
 from tca.fusion.inputs import batch_inputs
 from tca.fusion.model.config import ModelConfig
-from tca.fusion.model.gasm_cast import GasmCast
 from tca.fusion.model.registry import build
+from tca.fusion.model.variant import Variant
 from tca.fusion.rows import Rows, labelled_rows, tell_incomplete, video_labels
 from tca.fusion.run_folder import RunFolder
 
@@ -90,7 +90,7 @@ class Evaluation:
 
 def load_model(
     run: Path, checkpoint: str = "best", device: str = "auto"
-) -> tuple[GasmCast, dict[str, Any]]:
+) -> tuple[Variant, dict[str, Any]]:
     """Return the model of a run in evaluation mode, and its `run.json`.
 
     Raises:
@@ -101,7 +101,7 @@ def load_model(
     state = folder.load(checkpoint)
     try:
         shapes = FeatureShapes(**(info["shapes"] | {"grid": tuple(info["shapes"]["grid"])}))
-        model = build(ModelConfig(**info["model"]), shapes, len(info["classes"]))
+        model = build(ModelConfig(**info["model"]), shapes, info["classes"])
         model.load_state_dict(state)
         info["identity"], info["train"]["precision"]
     except (LookupError, TypeError, ValueError, RuntimeError):
@@ -189,7 +189,7 @@ def _tell_seen(info: dict[str, Any], split: str) -> None:
 
 @torch.no_grad()
 def predict(
-    model: GasmCast, source: RowSource, rows: Rows, precision: str
+    model: Variant, source: RowSource, rows: Rows, precision: str
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return class probabilities (len(rows), classes), float64, of rows of a store."""
     device, store = next(model.parameters()).device, source.store

@@ -77,14 +77,21 @@ class Head(nn.Module):
         features = sum(readout.features for readout in readouts.values())
         self.norm = nn.LayerNorm(features, elementwise_affine=False)
         self.dropout = nn.Dropout(dropout)
-        self.classify = nn.Linear(features, classes)
-        # Equal scores to begin with: a random classifier on thousands of features must first be
-        # unlearned.
-        nn.init.zeros_(self.classify.weight)
-        nn.init.zeros_(self.classify.bias)
+        self.classify = self.classifier(features, classes)
 
     def forward(self, streams: dict[str, Tensor]) -> Tensor:
         """Return scores (B, classes) of streams (B, T, P, D)."""
         vectors = [readout(streams[name]) for name, readout in self.readouts.items()]
         scores: Tensor = self.classify(self.dropout(self.norm(torch.cat(vectors, dim=-1))))
         return scores
+
+    @staticmethod
+    def classifier(features: int, classes: int) -> nn.Linear:
+        """Return a linear classifier with equal scores to begin with.
+
+        A random one on thousands of features must first be unlearned.
+        """
+        classify = nn.Linear(features, classes)
+        nn.init.zeros_(classify.weight)
+        nn.init.zeros_(classify.bias)
+        return classify

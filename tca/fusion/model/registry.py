@@ -1,43 +1,100 @@
-"""Every variant by name, behind one signature."""
+"""Every variant by name: tca's own, and those that an installed package plugs in.
+
+A package names a subclass of `Variant` as an entry point of the group `tca.fusion_variants`; see
+docs/model.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import get_args
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+from torch import nn
 
 from tca.cache.layout import FeatureShapes
-from tca.errors import UsageError
-from tca.fusion.model.config import ModelConfig, VariantName
-from tca.fusion.model.gasm_cast import STREAMS, GasmCast
+from tca.errors import TcaError, UsageError
+from tca.fusion.model.config import ModelConfig
+from tca.fusion.model.variant import Variant
+from tca.fusion.model.variants.attentive_probe import AttentiveProbe
+from tca.fusion.model.variants.bcast import BCastAlone
+from tca.fusion.model.variants.concat import Concat
+from tca.fusion.model.variants.cross_attention import CrossAttentionOnly
+from tca.fusion.model.variants.gasm_cast import GasmCast
+from tca.fusion.model.variants.gated_sum import GatedSum
+from tca.fusion.model.variants.one_stream import MotionOnly, SemanticOnly
 
-Variant = Callable[[ModelConfig, FeatureShapes, int], GasmCast]
+GROUP = "tca.fusion_variants"
+"""Group of entry points."""
 
 PARAMETER_LIMIT = 20_000_000
 
-VARIANTS: dict[VariantName, Variant] = {
+OWN: dict[str, type[Variant]] = {
     "gasm_cast": GasmCast,
-    "bcast": partial(GasmCast, graphs=False),
-    "concat": partial(GasmCast, graphs=False, cross=False),
-    "semantic_only": partial(GasmCast, streams=("semantic",), cross=False),
-    "motion_only": partial(GasmCast, streams=("motion",), cross=False),
+    "bcast": BCastAlone,
+    "cross_attention": CrossAttentionOnly,
+    "attentive_probe": AttentiveProbe,
+    "concat": Concat,
+    "gated_sum": GatedSum,
+    "semantic_only": SemanticOnly,
+    "motion_only": MotionOnly,
 }
-assert set(VARIANTS) == set(get_args(VariantName))
 
 
-def streams_of(variant: VariantName) -> tuple[str, ...]:
-    """Return the names of the streams that a variant reads."""
-    chosen: tuple[str, ...] = getattr(VARIANTS[variant], "keywords", {}).get("streams", STREAMS)
-    return chosen
+def variant_names() -> list[str]:
+    """Return every name, tca's own first."""
+    plugged = {point.name for point in entry_points(group=GROUP)}
+    return [*OWN, *sorted(plugged.difference(OWN))]
 
 
-def build(config: ModelConfig, shapes: FeatureShapes, classes: int) -> GasmCast:
+def find_variant(name: str) -> type[Variant]:
+    """Return the variant of that name.
+
+    Raises:
+        UsageError: there is none, two packages have one, or its package does not work.
+    """
+    points = list(entry_points(group=GROUP, name=name))
+    packages = [point.dist.name if point.dist is not None else point.module for point in points]
+    if len(points) + (name in OWN) > 1:
+        both = " and ".join([*(["tca"] if name in OWN else []), *packages])
+        raise UsageError(f"{both} each have a variant {name!r}; uninstall one, or have it renamed.")
+    if name in OWN:
+        return OWN[name]
+    if not points:
+        raise UsageError(f"model.variant={name!r} is none of {', '.join(variant_names())}.")
+    whose = f"the variant {name!r} of the package {packages[0]}"
+    try:
+        found = points[0].load()
+    except Exception as error:
+        raise UsageError(
+            f"{whose} cannot be imported from {points[0].value} ({type(error).__name__}: {error}); "
+            "repair or uninstall that package."
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, Variant)):
+        raise UsageError(
+            f"{whose} is no subclass of tca.fusion.model.variant.Variant: {points[0].value}."
+        )
+    return found
+
+
+def build(config: ModelConfig, shapes: FeatureShapes, classes: Sequence[str]) -> Variant:
     """Build the variant that `config` names, for features of `shapes`.
 
     Raises:
-        UsageError: over 20 M parameters without `allow_large`, or sizes that do not fit the store.
+        UsageError: no such variant, over 20 M parameters without `allow_large`, or sizes that do
+            not fit the store.
     """
-    model = VARIANTS[config.variant](config, shapes, classes)
+    variant = find_variant(config.variant)
+    try:
+        model = variant(config, shapes, classes)
+    except TcaError:
+        raise
+    except Exception as error:
+        if config.variant in OWN:
+            raise
+        raise UsageError(
+            f"the variant {config.variant!r} cannot be built ({type(error).__name__}: {error}); "
+            "see docs/model.md for what a variant must be."
+        ) from error
     count = parameters(model)
     if count > PARAMETER_LIMIT and not config.allow_large:
         raise UsageError(
@@ -48,6 +105,6 @@ def build(config: ModelConfig, shapes: FeatureShapes, classes: int) -> GasmCast:
     return model
 
 
-def parameters(model: GasmCast) -> int:
+def parameters(module: nn.Module) -> int:
     """Return the number of trained parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tca.cache.layout import FeatureShapes
+from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.positions import Positions
 
 
@@ -59,6 +61,14 @@ class Stem(nn.Module):
         self.narrow = nn.Linear(width, max_width) if width > max_width else nn.Identity()
         self.positions = Positions(segments, self.grid, self.width)
 
+    @classmethod
+    def of_stream(cls, name: str, config: ModelConfig, shapes: FeatureShapes) -> Stem:
+        """Return the stem of the semantic or the motion stream of a store."""
+        if name == "semantic":
+            segments, width = shapes.segments or 1, shapes.semantic_width
+            return cls(segments, shapes.grid, width, config.pool, config.max_width)
+        return cls(shapes.motion_segments, (1, 1), shapes.motion_width, 1, config.max_width)
+
     def forward(self, features: Tensor) -> Tensor:
         """Return tokens (B, T, P, D')."""
         tokens = (self._pooled(features) - self.mean) / self.deviation
@@ -79,7 +89,8 @@ class Stem(nn.Module):
 
     def _pooled(self, features: Tensor) -> Tensor:
         height, across = self.stored_grid
-        frames = features.float().reshape(-1, self.segments, height, across, features.shape[-1])
+        exact = features.to(self.mean.dtype)
+        frames = exact.reshape(-1, self.segments, height, across, features.shape[-1])
         if self.pool > 1:
             rows, columns = self.grid
             frames = frames.reshape(

@@ -22,8 +22,8 @@ from tca.device import autocast, choose_device
 from tca.errors import TcaError
 from tca.fusion.inputs import batch_inputs
 from tca.fusion.model.config import ModelConfig
-from tca.fusion.model.gasm_cast import GasmCast
 from tca.fusion.model.registry import build
+from tca.fusion.model.variant import Variant
 from tca.fusion.rows import Rows
 from tca.fusion.run_folder import RunFolder
 from tca.fusion.train.config import TrainConfig
@@ -65,7 +65,7 @@ class Training:
         self.config = config
         self.device = choose_device(config.device)
         store = source.store
-        self.model = build(model_config, store.shapes, len(store.classes)).to(self.device)
+        self.model = build(model_config, store.shapes, store.classes).to(self.device)
         self.fit, self.held = fit, held
         shuffled = partial(Loader, seed=config.seed, config=loader)
         in_order = partial(shuffled, shuffle=False)
@@ -194,7 +194,7 @@ class Training:
             )
 
 
-def _groups(model: GasmCast, weight_decay: float) -> list[dict[str, Any]]:
+def _groups(model: Variant, weight_decay: float) -> list[dict[str, Any]]:
     """Decay matrices only: norms, gates and scales are vectors, biases are called so."""
     decayed: list[Tensor] = []
     free: list[Tensor] = []

@@ -1,0 +1,29 @@
+"""Residual branches that start closed and can be dropped."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+
+class Gate(nn.Module):
+    """Adds a branch to a residual stream: times a learned scalar that starts at zero.
+
+    Zero here and nothing but here: with the branch's last projection at zero too, neither would get
+    a gradient. As ReZero (Bachlechner et al. 2021).
+
+    Args:
+        drop_path: share of videos for which a training step leaves the branch out, the others
+            scaled up (stochastic depth, Huang et al. 2016).
+    """
+
+    def __init__(self, drop_path: float) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(()))
+        self.drop = StochasticDepth(drop_path, "row") if drop_path else nn.Identity()
+
+    def forward(self, stream: Tensor, branch: Tensor) -> Tensor:
+        """Return both added, (B, …) each."""
+        added: Tensor = stream + self.drop(self.gate * branch)
+        return added

@@ -1,0 +1,1 @@
+"""The fusion architectures that tca knows by name, a short file each."""
