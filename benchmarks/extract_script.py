@@ -36,8 +36,15 @@ TINY = {
     },
     "motion": {"blocks": (1, 1, 1, 1)},
 }
-BACKBONES: dict[str, dict[str, Any]] = {"tiny": TINY, "full": {"semantic": {}, "motion": {}}}
-"""full: DINOv3 ViT-B/16 and R3D-18."""
+BACKBONES: dict[str, dict[str, Any]] = {
+    "small": {
+        "semantic": {**TINY["semantic"], "size": 64},
+        "motion": {**TINY["motion"], "size": 32},
+    },
+    "tiny": TINY,
+    "full": {"semantic": {}, "motion": {}},
+}
+"""full: DINOv3 ViT-B/16 and R3D-18; small: tiny at 64 and 32 pixels."""
 
 
 class Sides:
@@ -64,7 +71,9 @@ class Sides:
         """Return videos/s of the script."""
         out = self._empty()
         begin = time.perf_counter()
-        extract_by_script(self.videos, self.backbones, DINOv3ViTImageProcessor(), out)
+        side = self.backbones.semantic.size
+        processor = DINOv3ViTImageProcessor(size={"height": side, "width": side})
+        extract_by_script(self.videos, self.backbones, processor, out)
         return len(self.videos) / (time.perf_counter() - begin)
 
     def tca(self) -> float:
