@@ -33,6 +33,9 @@ class TrainConfig(Section):
     label_smoothing: float = Field(
         0.1, ge=0, lt=1, description="share of the target given to all classes"
     )
+    layer_weight: float = Field(
+        0.5, ge=0, description="of the layers' own heads in the loss, under model.progressive"
+    )
     clip_norm: float = Field(1.0, gt=0, description="longest gradient; longer ones are cut to it")
     holdout: float = Field(
         0.1,
@@ -47,6 +50,9 @@ class TrainConfig(Section):
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto is bfloat16 autocast on GPUs that have it, float32 elsewhere"
+    )
+    compile: bool = Field(
+        False, description="torch.compile the step: a minute at the start, faster steps after it"
     )
     device: str = Field("auto", description="auto (a GPU where there is one), cpu, cuda or cuda:1")
     seed: int = Field(

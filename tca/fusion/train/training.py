@@ -27,6 +27,7 @@ from tca.fusion.model.variant import Variant
 from tca.fusion.rows import Rows
 from tca.fusion.run_folder import RunFolder
 from tca.fusion.train.config import TrainConfig
+from tca.fusion.train.loss import fusion_loss
 
 STATISTICS_ROWS = 4096
 """Enough rows for the mean and deviation of a feature; each has hundreds of tokens."""
@@ -66,6 +67,7 @@ class Training:
         self.device = choose_device(config.device)
         store = source.store
         self.model = build(model_config, store.shapes, store.classes).to(self.device)
+        self._loss = torch.compile(fusion_loss) if config.compile else fusion_loss
         self.fit, self.held = fit, held
         shuffled = partial(Loader, seed=config.seed, config=loader)
         in_order = partial(shuffled, shuffle=False)
@@ -151,10 +153,9 @@ class Training:
         return list(zip(torch.stack(losses).tolist(), rates, strict=True))
 
     def _one_step(self, batch: Batch) -> Tensor:
-        with autocast(self.device, self.config.precision):
-            scores = self.model(*self._inputs(batch))
         label = batch.label.to(self.device, non_blocking=True)
-        loss = F.cross_entropy(scores.float(), label, label_smoothing=self.config.label_smoothing)
+        with autocast(self.device, self.config.precision):
+            loss: Tensor = self._loss(self.model, *self._inputs(batch), label, self.config)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
