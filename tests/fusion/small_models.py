@@ -55,7 +55,8 @@ def features(shapes: FeatureShapes, batch: int = 3, seed: int = 1) -> tuple[Tens
 def awake(model: Variant) -> Variant:
     """Give every parameter that starts at zero, or at one, a value of its own.
 
-    A fresh model is blind to its branches: gates, biases and classifiers are zero.
+    A fresh model is blind to its branches: gates, biases and classifiers are zero. It is set to
+    score, not to train.
     """
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -66,4 +67,4 @@ def awake(model: Variant) -> Variant:
             if name.endswith("gate"):
                 # Never near zero: what is behind a closed gate cannot be seen.
                 parameter.copy_(parameter.sign() * (0.3 + parameter.abs()))
-    return model
+    return model.eval()

@@ -48,7 +48,7 @@ def exact() -> Iterator[None]:
 def made(case: str) -> tuple[Variant, Tensor, Tensor]:
     """Return a model whose every weight counts, and a batch of two videos."""
     shapes, settings = CASES[case]
-    model = awake(small(shapes, 4, **(TINY | settings))).eval()
+    model = awake(small(shapes, 4, **(TINY | settings)))
     frames = () if shapes.segments is None else (shapes.segments,)
     semantic = torch.randn(2, *frames, shapes.grid[0] * shapes.grid[1], shapes.semantic_width)
     motion = torch.randn(2, shapes.motion_segments, shapes.motion_width)

@@ -1,40 +1,13 @@
 import pytest
 import torch
-from torch import Tensor
+from small_models import FORMS, SMALL, awake, features
 
 from tca.cache.layout import FeatureShapes
 from tca.errors import UsageError
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.registry import OWN, build, parameters
-from tca.fusion.model.variant import Variant
 
-SMALL = {"bottleneck": 16, "heads": 4, "rank": 8, "layers": 2, "ratio": 2.0, "cells": 2}
 NAMES = [f"class {number}" for number in range(174)]
-FORMS = {
-    "mean": FeatureShapes(None, (6, 6), 48, 8, 32),
-    "frames": FeatureShapes(8, (6, 6), 48, 8, 32),
-    "pooled": FeatureShapes(8, (3, 3), 48, 8, 32),
-    "flat grid, odd widths, other clocks": FeatureShapes(4, (2, 5), 50, 6, 37),
-}
-
-
-def features(shapes: FeatureShapes, batch: int = 3) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    patches = (shapes.grid[0] * shapes.grid[1], shapes.semantic_width)
-    frames = () if shapes.segments is None else (shapes.segments,)
-    semantic = torch.randn(batch, *frames, *patches, generator=generator)
-    motion = torch.randn(batch, shapes.motion_segments, shapes.motion_width, generator=generator)
-    return semantic.half(), motion.half()
-
-
-def awake(model: Variant) -> Variant:
-    """Open the gates and give the classifier weights: a fresh model is blind to its branches."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("gate"):
-                parameter.fill_(0.7)
-        model.head.classify.weight.normal_()
-    return model.eval()
 
 
 @pytest.mark.parametrize("form", FORMS)

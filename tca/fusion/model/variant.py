@@ -149,6 +149,8 @@ class Variant(nn.Module):
     ) -> dict[str, list[Graph]]:
         """Return the graph of every graph attention layer, by stream, as this batch makes it.
 
+        In training too these are the graphs of scoring, which dropout does not touch.
+
         Args:
             semantic: as for `forward`.
             motion: as for `forward`.
@@ -168,9 +170,13 @@ class Variant(nn.Module):
                     graphs.append(layer.graph(given[0], weights=weights))
 
                 hooks.append(module.register_forward_pre_hook(look))
+        in_training = [module for module in self.modules() if module.training]
+        self.eval()
         try:
             self.fuse(self.tokens(semantic, motion))
         finally:
+            for module in in_training:
+                module.training = True
             for hook in hooks:
                 hook.remove()
         return found
