@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 
+import torch
 from torch import nn
 
 from tca.cache.layout import FeatureShapes
 from tca.errors import TcaError, UsageError
 from tca.fusion.model.config import ModelConfig
-from tca.fusion.model.variant import Variant
+from tca.fusion.model.variant import STREAMS, Variant
 from tca.fusion.model.variants.attentive_probe import AttentiveProbe
 from tca.fusion.model.variants.bcast import BCastAlone
 from tca.fusion.model.variants.concat import Concat
@@ -80,21 +81,14 @@ def build(config: ModelConfig, shapes: FeatureShapes, classes: Sequence[str]) ->
     """Build the variant that `config` names, for features of `shapes`.
 
     Raises:
-        UsageError: no such variant, over 20 M parameters without `allow_large`, or sizes that do
-            not fit the store.
+        UsageError: no such variant, over 20 M parameters without `allow_large`, sizes that do not
+            fit the store, or a plugged-in variant that does not score.
     """
     variant = find_variant(config.variant)
-    try:
+    if config.variant in OWN:
         model = variant(config, shapes, classes)
-    except TcaError:
-        raise
-    except Exception as error:
-        if config.variant in OWN:
-            raise
-        raise UsageError(
-            f"the variant {config.variant!r} cannot be built ({type(error).__name__}: {error}); "
-            "see docs/model.md for what a variant must be."
-        ) from error
+    else:
+        model = _plugged(variant, config, shapes, classes)
     count = parameters(model)
     if count > PARAMETER_LIMIT and not config.allow_large:
         raise UsageError(
@@ -103,6 +97,51 @@ def build(config: ModelConfig, shapes: FeatureShapes, classes: Sequence[str]) ->
             "or set model.allow_large=true."
         )
     return model
+
+
+def _plugged(
+    variant: type[Variant], config: ModelConfig, shapes: FeatureShapes, classes: Sequence[str]
+) -> Variant:
+    """Build a variant that a package brought, and have it score two videos before it is used."""
+    try:
+        model = variant(config, shapes, classes)
+        wrong = _wrong_scores(model, shapes, len(classes))
+    except TcaError:
+        raise
+    except Exception as error:
+        wrong = f"{type(error).__name__}: {error}"
+    if wrong:
+        raise UsageError(
+            f"the variant {config.variant!r} does not work on this store ({wrong}); see "
+            "docs/model.md for what a variant must be."
+        )
+    return model
+
+
+@torch.no_grad()
+def _wrong_scores(model: Variant, shapes: FeatureShapes, classes: int) -> str:
+    """Return what is wrong with the scores of two videos without features, "" if nothing is."""
+    frames = () if shapes.segments is None else (shapes.segments,)
+    patches = shapes.grid[0] * shapes.grid[1]
+    rows = {
+        "semantic": (2, *frames, patches, shapes.semantic_width),
+        "motion": (2, shapes.motion_segments, shapes.motion_width),
+    }
+    semantic, motion = (
+        torch.zeros(rows[name]) if name in model.streams else None for name in STREAMS
+    )
+    model.eval()
+    scores, by_layer = model.supervised(semantic, motion)
+    found = {tuple(scores.shape), tuple(model(semantic, motion).shape)} - {(2, classes)}
+    model.train()
+    if found:
+        return f"it gives scores of shape {found.pop()} for 2 videos and {classes} classes"
+    if len(by_layer) < len(model.layer_heads):
+        return (
+            f"its fuse returns {len(by_layer) + 1} states and its layers are "
+            f"{len(model.layer_heads) + 1}"
+        )
+    return ""
 
 
 def parameters(module: nn.Module) -> int:
