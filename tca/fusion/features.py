@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tca.cache.layout import TYPES, differences
+from tca.cache.layout import TYPES, FeatureShapes, differences
 from tca.cache.store import Store
 from tca.errors import TcaError
 from tca.fusion.model.variant import STREAMS
 
 STORED_TYPE = "dtype"
 """Key of `identity` that a conversion can put right."""
+
+OF_STREAM = {
+    "semantic": ("segments", "grid", "semantic_width"),
+    "motion": ("motion_segments", "motion_width"),
+}
+"""What `FeatureShapes` says of which stream."""
 
 VIEWS = "views"
 """Key of `identity` that may differ: a model is trained on random views and scored on even ones."""
@@ -23,6 +29,7 @@ def require_same_features(
     identity: Mapping[str, Any],
     streams: Sequence[str],
     says: str,
+    shapes: FeatureShapes | None = None,
 ) -> None:
     """Hold the features of `store` against those that a model is trained on, views apart.
 
@@ -32,19 +39,31 @@ def require_same_features(
         identity: `identity` of the store trained on.
         streams: what the model reads; keys of other streams may differ.
         says: what it means if they are not the same, the middle of a sentence.
+        shapes: of the features trained on, where the identity may not say all of them: a store
+            that others made has one of its own.
 
     Raises:
         TcaError: they differ; names every difference and what to do.
     """
 
-    def read(classes: Sequence[str], identity: Mapping[str, Any]) -> dict[str, Any]:
+    def read(
+        classes: Sequence[str], identity: Mapping[str, Any], shapes: FeatureShapes | None
+    ) -> dict[str, Any]:
         unread = {VIEWS, *STREAMS}.difference(streams)
+        sizes = {} if shapes is None else vars(shapes)
         return {
             "classes": list(classes),
             **{key: value for key, value in identity.items() if key not in unread},
+            **{
+                f"shape of {key}": sizes[key]
+                for name in streams
+                for key in OF_STREAM[name]
+                if sizes
+            },
         }
 
-    expected, found = read(classes, identity), read(store.classes, store.identity)
+    expected = read(classes, identity, shapes)
+    found = read(store.classes, store.identity, None if shapes is None else store.shapes)
     different = differences(expected, found)
     if not different:
         return

@@ -8,13 +8,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import yaml
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from tca.cache.files import write_atomic, writing_failed
 from tca.errors import TcaError
+from tca.fusion.tensor_file import read_tensors, write_tensors
 
 CHECKPOINTS = ("best", "last")
 
@@ -133,8 +132,7 @@ class RunFolder:
 
     def save(self, checkpoint: str, state: Mapping[str, Tensor]) -> None:
         """Write the weights so that the file is whole or the former one."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        write_atomic(self.path / f"{checkpoint}.safetensors", [save(tensors)])
+        write_tensors(self.path / f"{checkpoint}.safetensors", state)
 
     def load(self, checkpoint: str) -> dict[str, Tensor]:
         """Read the weights of `best` or `last`.
@@ -149,10 +147,22 @@ class RunFolder:
                 f"{self.path} has no checkpoint {checkpoint!r}; it has "
                 f"{' and '.join(there) or 'none yet: train first'}."
             )
-        try:
-            return load_file(file)
-        except safetensors.SafetensorError as error:
-            raise TcaError(f"{file} is damaged ({error}); train again.") from None
+        return read_tensors(file, "train again")
+
+    def scores(self, checkpoint: str) -> list[dict[str, Any]]:
+        """Return what `tca evaluate` found of a checkpoint, a split each: videos, top1, top5.
+
+        Only told beside a model, so what cannot be read is left out.
+        """
+        found = []
+        for file in sorted(self.path.glob("evaluation-*.json")):
+            with suppress(OSError, ValueError, LookupError, TypeError):
+                read = json.loads(file.read_text(encoding="utf-8"))
+                top5 = None if read["top5"] is None else float(read["top5"])
+                counts = {"videos": int(read["videos"]), "top1": float(read["top1"]), "top5": top5}
+                if read["checkpoint"] == checkpoint:
+                    found.append({"split": str(read["split"]), **counts})
+        return found
 
 
 def write_json(path: Path, document: Any) -> None:

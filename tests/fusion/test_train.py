@@ -55,7 +55,7 @@ def test_it_learns_order_and_place_and_leaves_a_complete_run(tmp_path: Path) -> 
     assert {"train/loss", "train/lr", "holdout/top1", "holdout/loss"} <= set(
         board.Tags()["scalars"]
     )
-    model, _ = load_model(tmp_path / "run", "last", "cpu")
+    model = load_model(tmp_path / "run", "last", "cpu").network
     with safe_open(tmp_path / "run/last.safetensors", "pt") as file:
         assert set(file.keys()) == set(model.state_dict())
     assert not list(tmp_path.glob("run/.*"))

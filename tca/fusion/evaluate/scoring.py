@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,16 @@ from sklearn.metrics import (
 )
 
 from tca.cache.config import LoaderConfig
-from tca.cache.layout import FeatureShapes
 from tca.cache.loader import Loader
-from tca.cache.residency import RowSource, open_source, require_streams
+from tca.cache.residency import RowSource, open_source
 from tca.cache.store import Store
 from tca.console import warn
 from tca.device import autocast, choose_device
 from tca.errors import TcaError
-from tca.fusion.features import require_same_features
 from tca.fusion.inputs import batch_inputs
-from tca.fusion.model.config import ModelConfig
-from tca.fusion.model.registry import build
+from tca.fusion.model.fusion_model import FusionModel
 from tca.fusion.model.variant import Variant
 from tca.fusion.rows import Rows, labelled_rows, tell_incomplete, video_labels
-from tca.fusion.run_folder import RunFolder
 
 BATCH_SIZE = 64
 
@@ -88,28 +85,13 @@ class Evaluation:
         }
 
 
-def load_model(
-    run: Path, checkpoint: str = "best", device: str = "auto"
-) -> tuple[Variant, dict[str, Any]]:
-    """Return the model of a run in evaluation mode, and its `run.json`.
+def load_model(run: Path, checkpoint: str = "best", device: str = "auto") -> FusionModel:
+    """Return the model of a run, or of a folder that was saved or exported, in evaluation mode.
 
     Raises:
-        TcaError: no run there, no such checkpoint, or a damaged file.
+        TcaError: no model there, no such checkpoint, or a damaged file.
     """
-    folder = RunFolder(run)
-    info = folder.info()
-    state = folder.load(checkpoint)
-    try:
-        shapes = FeatureShapes(**(info["shapes"] | {"grid": tuple(info["shapes"]["grid"])}))
-        model = build(ModelConfig(**info["model"]), shapes, info["classes"])
-        model.load_state_dict(state)
-        info["identity"], info["train"]["precision"]
-    except (LookupError, TypeError, ValueError, RuntimeError):
-        raise TcaError(
-            f"{run} cannot be read: its run.json is damaged, from another tca, or not of its "
-            f"{checkpoint} checkpoint; train again."
-        ) from None
-    return model.to(choose_device(device)).eval(), info
+    return FusionModel.open(run, checkpoint).to(choose_device(device))
 
 
 def evaluate(
@@ -128,7 +110,7 @@ def evaluate(
     another class.
 
     Args:
-        run: the run folder.
+        run: the run folder, or one that holds a saved model.
         store: the split to score on.
         checkpoint: best or last.
         device: where the model runs.
@@ -141,28 +123,22 @@ def evaluate(
             in what the model reads is named), a stream that the model reads and the store lacks, or
             a store without labels.
     """
-    model, info = load_model(run, checkpoint, device)
-    if not info.get("finished"):
+    model = load_model(run, checkpoint, device)
+    record = model.saved.record or {}
+    if record.get("finished") is False:
         warn(f"{run} is not finished: its training was stopped, or goes on at this moment.")
     if rows is None:
         tell_incomplete(store)
-        _tell_seen(info, store.split)
-    require_same_features(
-        store,
-        info["classes"],
-        info["identity"],
-        model.streams,
-        f"does not fit the run {run}, its features differ from those trained on",
-    )
-    require_streams(store, model.streams, f", and the run {run} reads it")
+        _tell_seen(record, store.split)
+    model.require_store(store, f"the run {run}")
     usable = _views_of_own_class(store, labelled_rows(store))
     if rows is not None:
         usable = usable[np.isin(usable, rows)]
     if source is None:
         source = open_source(
-            store, usable, model.streams, loader or LoaderConfig(), choose_device(device)
+            store, usable, model.network.streams, loader or LoaderConfig(), choose_device(device)
         )
-    probability = predict(model, source, usable, info["train"]["precision"])
+    probability = predict(model.network, source, usable, model.saved.precision)
     # Several views of one video are one prediction: the average of their probabilities.
     videos, first, of_row = np.unique(store.video[usable], return_index=True, return_inverse=True)
     summed = np.zeros((len(videos), probability.shape[1]))
@@ -179,11 +155,11 @@ def _views_of_own_class(store: Store, rows: Rows) -> Rows:
     return own
 
 
-def _tell_seen(info: dict[str, Any], split: str) -> None:
+def _tell_seen(record: Mapping[str, Any], split: str) -> None:
     """Warn if the model was trained on `split`, or its checkpoint chosen on it."""
-    if split == info.get("split"):
+    if split == record.get("split"):
         warn(f"this model was trained on {split}; its scores there say nothing about new videos.")
-    elif split == info.get("holdout", {}).get("split"):
+    elif split == record.get("holdout", {}).get("split"):
         warn(f"this model's best checkpoint was chosen on {split}; its scores there are too high.")
 
 

@@ -54,7 +54,7 @@ class Probe(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (B, D)."""
-        query = self.query.expand(len(tokens), -1, -1)
+        query = self.query.expand(tokens.shape[0], -1, -1)
         gathered = query + self.cross(query, tokens)
         if self.feed_forward is not None:
             gathered = gathered + self.feed_forward(gathered)
