@@ -23,6 +23,7 @@ COMMANDS = {
     "backbones": "List the frozen networks by name, with shapes and costs.",
     "extract": "Decode each video once and cache its features.",
     "cache": "Look at stores, check, repair, convert and merge them.",
+    "model": "Tell what fusion models cost: parameters, FLOPs, memory, time.",
     "train-fusion": "Train a fusion model on cached features.",
     "evaluate": "Score a run on a split.",
     "bench": "Measure tca on this machine.",

@@ -105,6 +105,15 @@ def list_configured(config: Stage1Config, folder: Path) -> list[Listed]:
     return found
 
 
+def hollow_pair(config: Stage1Config, folder: Path) -> Backbones:
+    """Return the two backbones that `config` means on no device, for their shapes.
+
+    Raises:
+        TcaError, UsageError: as `Backbones.load`.
+    """
+    return Backbones.load(_unasked(config.semantic), _unasked(config.motion), folder, empty=True)
+
+
 def _unasked(config: ConfigT) -> ConfigT:
     """Return `config` so that a hub is not asked for what tca knows."""
     name = named_by_default(config)

@@ -95,6 +95,13 @@ class ModelCost:
         """What the streams tell each other costs: all of the cross layers, projections too."""
         return sum(part.flops for part in self.parts if part.part.startswith(WORDS["layers"]))
 
+    def groups(self) -> dict[str, int]:
+        """Return `flops` by part, both streams together, parts without any left out."""
+        groups: Counter[str] = Counter()
+        for part in self.parts:
+            groups[part.part.split(",")[0]] += part.flops
+        return {group: flops for group, flops in groups.items() if flops}
+
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
         totals = ("parameters", "flops", "useful_flops", "cross_flops")

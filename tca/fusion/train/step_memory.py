@@ -7,16 +7,15 @@ allocate it; what a kernel needs inside for a moment is not seen. On a GPU it ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed._tools.mem_tracker import MemTracker
-from torch.overrides import TorchFunctionMode
-from typing_extensions import override
 
 from tca.cache.layout import FeatureShapes
 from tca.device import autocast
@@ -27,8 +26,13 @@ from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.loss import fusion_loss
 
 Kind = Literal["gpu", "cpu"]
-"""gpu: fused attention, bfloat16 autocast. cpu: attention step by step (dropout allows no other
-there), float32."""
+
+KINDS: dict[Kind, str] = {
+    "gpu": "fused attention, bfloat16",
+    # torch has no fused attention with dropout there.
+    "cpu": "plain attention, float32",
+}
+"""Ways of computing a step, in words."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def step_memory(
         given = [tensor for tensor in (semantic, motion, label) if tensor is not None]
         tracker.track_external(model, *given)
         precision = "bfloat16" if kind == "gpu" else "float32"
-        with tracker, _FusedAttention(kind == "gpu"):
+        with tracker, _fused_attention(kind == "gpu"):
             before = _total(tracker, "current")
             with autocast(torch.device("cpu"), precision):
                 loss = fusion_loss(model, semantic, motion, label, train_config)
@@ -89,23 +93,21 @@ def _total(tracker: MemTracker, when: str) -> int:
     return sum(int(of_device["Total"]) for of_device in by_device.values())
 
 
-class _FusedAttention(TorchFunctionMode):
-    """Has attention allocate what the memory-efficient kernel of GPUs does.
+@contextmanager
+def _fused_attention(wanted: bool) -> Iterator[None]:
+    """Have attention allocate what the memory-efficient kernel of GPUs does.
 
-    Tensors without numbers have no GPU to choose it by, but the kernel's shapes are known.
+    Tensors without numbers have no GPU that the kernel could be chosen for, but its shapes are
+    known. Exchanged is the function itself: modes are off while layers are made again.
     """
-
-    def __init__(self, fused: bool) -> None:
-        super().__init__()
-        self.fused = fused
-
-    @override
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if self.fused and func is F.scaled_dot_product_attention:
-            return _memory_efficient(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+    name = F.scaled_dot_product_attention.__name__
+    plain = F.scaled_dot_product_attention
+    if wanted:
+        setattr(F, name, _memory_efficient)
+    try:
+        yield
+    finally:
+        setattr(F, name, plain)
 
 
 def _memory_efficient(
@@ -114,12 +116,14 @@ def _memory_efficient(
     value: Tensor,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
 ) -> Tensor:
     if attn_mask is not None:
         # torch has the kernel read rows of eights.
         columns = attn_mask.shape[-1]
-        attn_mask = F.pad(attn_mask, (0, -columns % 8))[..., :columns]
+        attn_mask = F.pad(attn_mask.to(query.dtype), (0, -columns % 8))[..., :columns]
         attn_mask = attn_mask.expand(*query.shape[:-1], key.shape[-2])
     kernel = torch.ops.aten._scaled_dot_product_efficient_attention
-    mixed: Tensor = kernel(query, key, value, attn_mask, True, dropout_p)[0]
+    mixed: Tensor = kernel(query, key, value, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
     return mixed
