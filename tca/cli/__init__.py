@@ -26,6 +26,7 @@ COMMANDS = {
     "model": "Tell what fusion models cost: parameters, FLOPs, memory, time.",
     "train-fusion": "Train a fusion model on cached features.",
     "evaluate": "Score a run on a split.",
+    "export": "Write a trained model for the hub, ONNX or PyTorch.",
     "bench": "Measure tca on this machine.",
 }
 
