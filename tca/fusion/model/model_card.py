@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tca.config import dump_yaml
+import yaml
+
 from tca.fusion.model.registry import parameters
 
 if TYPE_CHECKING:
@@ -90,7 +91,12 @@ def card_fields(model: FusionModel) -> dict[str, Any]:
         "precision": saved.precision,
         "classes": [" ".join(name.split()) for name in saved.classes],
         "scores": saved.scores or [],
-        "identity": dump_yaml(saved.identity),
-        "model": dump_yaml(saved.model.model_dump(mode="json")),
-        "record": dump_yaml(saved.record or {"known": "nothing"}),
+        "identity": _yaml(saved.identity),
+        "model": _yaml(saved.model.model_dump(mode="json")),
+        "record": _yaml(saved.record or {"known": "nothing"}),
     }
+
+
+def _yaml(tree: dict[str, Any]) -> str:
+    """Return YAML, sorted as `config.json` is: a model saved again has the same card."""
+    return yaml.safe_dump(tree, allow_unicode=True)
