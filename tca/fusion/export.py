@@ -140,6 +140,7 @@ def _to_onnx(model: FusionModel) -> tuple[bytes, Scorer]:
     try:
         import onnx
         import onnxruntime
+        import onnxscript  # noqa: F401
         from onnx_ir.passes.common import ClearMetadataAndDocStringPass
     except ImportError as error:
         raise TcaError(
