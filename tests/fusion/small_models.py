@@ -26,6 +26,7 @@ FORMS = {
     "frames": FeatureShapes(8, (6, 6), 48, 8, 32),
     "pooled": FeatureShapes(8, (3, 3), 48, 8, 32),
     "flat grid, odd widths, other clocks": FeatureShapes(4, (2, 5), 50, 6, 37),
+    "wider than the widest": FeatureShapes(None, (2, 2), 800, 16, 24),
 }
 
 VERBS = ("Pushing", "Pulling", "Lifting")

@@ -77,17 +77,12 @@ def test_a_batch_of_another_size_makes_one_more_graph_for_any_size(variant: str)
 
 @pytest.mark.long
 @pytest.mark.parametrize("variant", OWN)
-def test_compiled_to_machine_code_every_variant_trains_and_scores_alike(variant: str) -> None:
+def test_compiled_to_machine_code_every_variant_trains_alike(variant: str) -> None:
     torch._dynamo.reset()
     # Machine code draws other random numbers, so nothing is dropped here.
     model = awake(small(SHAPES, 4, variant=variant, **TINY, dropout=0, head_dropout=0)).train()
     compiled = torch.compile(fusion_loss, fullgraph=True)
-    agree(steps(model, compiled, (4, 3)), steps(model, fusion_loss, (4, 3)), atol=1e-4, rtol=1e-3)
-    model.eval()
-    scored = torch.compile(model, fullgraph=True)
-    inputs = features(SHAPES, 5)
-    with torch.no_grad():
-        torch.testing.assert_close(scored(*inputs), model(*inputs), atol=1e-4, rtol=1e-4)
+    agree(steps(model, compiled, (4,)), steps(model, fusion_loss, (4,)), atol=1e-4, rtol=1e-3)
 
 
 def test_checkpointing_gives_the_same_gradients_and_keeps_less() -> None:
