@@ -35,6 +35,11 @@ def warn(message: str) -> None:
     err.print(f"warning: {message}", style="yellow", markup=False)
 
 
+def hush() -> None:
+    """Say nothing from now on: another process of the same job speaks."""
+    err.quiet = out.quiet = True
+
+
 def print_json(document: Any) -> None:
     """Print `document` as the command's only output on stdout."""
     out.file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tca.cli.options import json_option, project_options, split_choice
 from tca.project import load_project, resolved
+
+if TYPE_CHECKING:
+    from tca.fusion.train.cross_validation import FoldSummary
+    from tca.fusion.train.loop import TrainSummary
 
 
 @click.command("train-fusion")
@@ -27,6 +32,16 @@ from tca.project import load_project, resolved
 @click.option(
     "--run", type=click.Path(path_type=Path), help="Run folder to make.  [default: runs/VARIANT-N]"
 )
+@click.option(
+    "--resume",
+    metavar="RUN",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Go on with a run that was stopped, with its own configuration.",
+)
+@click.option("--gpus", help="GPUs to train on together, one process each: 0,1 or all.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Processes that train together on CPUs instead."
+)
 @json_option
 def command(
     config: Path | None,
@@ -35,6 +50,9 @@ def command(
     select_on: str | None,
     folds: int | None,
     run: Path | None,
+    resume: Path | None,
+    gpus: str | None,
+    workers: int | None,
     as_json: bool,
 ) -> None:
     """Train a fusion model on cached features; no video is touched.
@@ -48,57 +66,102 @@ def command(
       tca train-fusion model.variant=concat train.epochs=10 train.seed=1
       tca train-fusion --folds 5 train.holdout=0
       tca train-fusion loader.residency=auto loader.checksum=first_epoch
+      tca train-fusion --resume runs/gasm_cast-001
+      tca train-fusion --gpus 0,1
+      torchrun --nproc-per-node 2 -m -- tca train-fusion --run runs/both
     """
     from tca.cache.store import Store
-    from tca.console import duration, note, print_json, print_table
-    from tca.fusion.run_folder import new_run_folder
+    from tca.console import hush, print_json
+    from tca.device import device_names
+    from tca.errors import UsageError
+    from tca.fusion.model.registry import find_variant
+    from tca.fusion.run_folder import new_run_folder, unfinished_run
     from tca.fusion.train.cross_validation import cross_validate
+    from tca.fusion.train.launch import launch
     from tca.fusion.train.loop import train
+    from tca.fusion.train.world import joined, restarted
 
     flags = {"split": split, "select_on": select_on, "folds": folds}
     given = [f"train.{name}={value}" for name, value in flags.items() if value is not None]
+    if resume is not None:
+        if run is not None or config is not None or overrides or given:
+            raise UsageError(
+                f"--resume goes on with the configuration of {resume}; leave --run, --config and "
+                "all settings out."
+            )
+        config, run = resume / "config.yaml", resume
     project, _ = load_project(config, (*overrides, *given))
     settings = project.train
-    store = Store.open(project.store(settings.split))
-    chooser = settings.select_on
-    selection = None if chooser is None else Store.open(project.store(chooser))
-    run = run or new_run_folder(project.runs, project.model.variant)
-    if settings.folds is not None:
-        folded = cross_validate(
+    find_variant(project.model.variant)
+    devices = device_names(gpus, "cpu" if workers is not None else settings.device, workers)
+    if len(devices) > 1:
+        options = {"--config": config, "--run": run, "--resume": resume}
+        if resume is not None:
+            options = {"--resume": resume}
+        flat = [str(part) for pair in options.items() if pair[1] is not None for part in pair]
+        device = f"train.device={devices[0].partition(':')[0]}"
+        mine = [] if resume is not None else [*overrides, *given, device]
+        raise SystemExit(launch(devices, [*flat, *(["--json"] if as_json else []), *mine]))
+    with joined(settings.device) as world:
+        if not world.leads:
+            hush()
+        store = Store.open(project.store(settings.split))
+        chooser = settings.select_on
+        selection = None if chooser is None else Store.open(project.store(chooser))
+        goes_on = resume is not None or restarted()
+        if run is None and world.leads:
+            # After torchrun has started all processes again, the run is there.
+            run = unfinished_run(project.runs) if goes_on else None
+            run = run or new_run_folder(project.runs, project.model.variant)
+        run = world.told(run)
+        assert run is not None
+        if settings.folds is not None:
+            if world.size > 1 or resume is not None:
+                raise UsageError(
+                    "train.folds trains one model after the other in one process; leave torchrun "
+                    "and --resume out."
+                )
+            folded = cross_validate(
+                store,
+                project.model,
+                settings,
+                settings.folds,
+                run,
+                resolved=resolved(project),
+                loader=project.loader,
+            )
+            print_json(folded.to_json()) if as_json else _show_folds(folded, settings.split)
+            return
+        summary = train(
             store,
             project.model,
             settings,
-            settings.folds,
             run,
             resolved=resolved(project),
             loader=project.loader,
+            selection=selection,
+            resume=goes_on,
+            world=world,
         )
-        if as_json:
-            print_json(folded.to_json())
-            return
-        rows: list[tuple[str, object]] = [
-            (f"fold {number}", f"{top1:.3f}") for number, top1 in enumerate(folded.folds, 1)
-        ]
-        rows += [("mean top-1", f"{folded.mean:.3f}"), ("spread", f"{folded.spread:.3f}")]
-        print_table(
-            f"{settings.folds}-fold cross-validation of {settings.split}: {run}", ["", ""], rows
-        )
-        return
-    summary = train(
-        store,
-        project.model,
-        settings,
-        run,
-        resolved=resolved(project),
-        loader=project.loader,
-        selection=selection,
-    )
-    if as_json:
-        print_json(summary.to_json())
-        return
+        if world.leads:
+            print_json(summary.to_json()) if as_json else _show(summary)
+
+
+def _show_folds(folded: FoldSummary, split: str) -> None:
+    from tca.console import print_table
+
+    rows = [(f"fold {number}", f"{top1:.3f}") for number, top1 in enumerate(folded.folds, 1)]
+    rows += [("mean top-1", f"{folded.mean:.3f}"), ("spread", f"{folded.spread:.3f}")]
+    title = f"{len(folded.folds)}-fold cross-validation of {split}: {folded.run}"
+    print_table(title, ["", ""], rows)
+
+
+def _show(summary: TrainSummary) -> None:
+    from tca.console import duration, note, print_table
+
     top1 = "no holdout" if summary.holdout_top1 is None else f"{summary.holdout_top1:.3f}"
     print_table(
-        f"run {run}",
+        f"run {summary.run}",
         ["", ""],
         [
             ("variant", summary.variant),
@@ -110,4 +173,4 @@ def command(
             ("time", duration(summary.seconds)),
         ],
     )
-    note(f"score it with: tca evaluate --run {run}")
+    note(f"score it with: tca evaluate --run {summary.run}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,6 +66,14 @@ def newest_run(runs: Path) -> Path:
     return infos[-1].parent
 
 
+def unfinished_run(runs: Path) -> Path | None:
+    """Return the run in `runs` that was begun last, if it is not finished."""
+    infos = sorted(runs.glob("*/run.json"), key=lambda info: info.stat().st_mtime)
+    if not infos or RunFolder(infos[-1].parent).info().get("finished") is not False:
+        return None
+    return infos[-1].parent
+
+
 class RunFolder:
     """Names and formats of the files in a run folder.
 
@@ -97,6 +106,8 @@ class RunFolder:
             for old in self.path.iterdir():
                 if old.name in ours or old.name.startswith("events.out.tfevents"):
                     old.unlink()
+                elif old.name in ("state", "epochs"):
+                    shutil.rmtree(old)
         text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
         write_atomic(self.path / "config.yaml", [text.encode()])
         self.write_info(info)

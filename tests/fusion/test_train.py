@@ -15,7 +15,7 @@ from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.variants.gasm_cast import GasmCast
 from tca.fusion.run_folder import new_run_folder
 from tca.fusion.train import training
-from tca.fusion.train.config import TrainConfig
+from tca.fusion.train.config import SeedConfig, TrainConfig
 from tca.fusion.train.cross_validation import cross_validate
 from tca.fusion.train.loop import TrainSummary, train
 
@@ -68,7 +68,11 @@ def test_shuffled_training_labels_come_out_at_chance(tmp_path: Path) -> None:
 
 def test_the_same_configuration_gives_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
     short = TRAIN.model_copy(update={"epochs": 3})
-    for name, config in (("a", short), ("b", short), ("c", short.model_copy(update={"seed": 1}))):
+    for name, config in (
+        ("a", short),
+        ("b", short),
+        ("c", short.model_copy(update={"seed": SeedConfig(model=1)})),
+    ):
         torch.rand(3)  # What was drawn before does not matter.
         run_on(moving_dot(80), tmp_path / name, config=config)
     best, last = (
@@ -158,7 +162,7 @@ def test_at_equal_shares_the_lower_loss_is_the_better_epoch_even_at_zero(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([(0.0, 1.0), (0.0, 3.0), (0.0, 2.0)])
-    monkeypatch.setattr(training.Training, "_score", lambda self: next(scores))
+    monkeypatch.setattr(training.Training, "score", lambda *_: next(scores))
     config = TRAIN.model_copy(update={"epochs": 3})
     assert run_on(moving_dot(80), tmp_path / "run", config=config).best_epoch == 1
 

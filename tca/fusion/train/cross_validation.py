@@ -63,7 +63,7 @@ def cross_validate(
     videos = 0
     with dropped_if_empty(run):
         usable = labelled_rows(store)
-        parts = split_folds(store, usable, folds, train_config.seed)
+        parts = split_folds(store, usable, folds, train_config.seed.data)
         # One copy in memory, if there is to be one, serves all folds.
         device = choose_device(train_config.device)
         source = open_source(store, usable, streams, loader, device)

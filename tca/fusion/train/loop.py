@@ -27,7 +27,10 @@ from tca.fusion.model.registry import parameters
 from tca.fusion.rows import Rows, labelled_rows, split_holdout, tell_incomplete
 from tca.fusion.run_folder import RunFolder, dropped_if_empty
 from tca.fusion.train.config import TrainConfig
-from tca.fusion.train.training import Training
+from tca.fusion.train.hooks import make_hooks
+from tca.fusion.train.member import Member
+from tca.fusion.train.training import Data, Run, Training
+from tca.fusion.train.world import World
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def train(
     selection: Store | None = None,
     rows: Rows | None = None,
     source: RowSource | None = None,
+    resume: bool = False,
+    world: World | None = None,
 ) -> TrainSummary:
     """Train one fusion model on the good, labelled rows of `store`.
 
@@ -74,120 +79,128 @@ def train(
         selection: another split that chooses the best checkpoint, instead of a holdout.
         rows: train on these rows only (their good, labelled ones).
         source: where features of `store` come from, instead of one made with `loader`.
+        resume: go on with what `run` holds, made with the same arguments.
+        world: this process among those of the training; alone if not given.
 
     Raises:
         UsageError: the selection is the split that is trained on.
         TcaError: a stream that the variant reads and the store lacks, nothing to learn from, one
-            class, too few videos for the holdout, a finished run
-            in the folder, a selection store of other features, features or a loss that are no
-            numbers, no memory, or no room on the disk.
+            class, too few videos for the holdout, a finished run in the folder, a selection store
+            of other features, features or a loss that are no numbers, no memory, or no room on the
+            disk.
     """
-    with dropped_if_empty(run):
-        return _train(
-            store,
-            model_config,
-            train_config,
-            run,
-            resolved,
-            loader or LoaderConfig(),
-            selection,
-            rows,
-            source,
-        )
-
-
-def _train(
-    store: Store,
-    model_config: ModelConfig,
-    train_config: TrainConfig,
-    run: Path,
-    resolved: Mapping[str, Any],
-    loader: LoaderConfig,
-    selection: Store | None,
-    rows: Rows | None,
-    source: RowSource | None,
-) -> TrainSummary:
     started = time.monotonic()
-    streams = require_inputs(store, model_config.variant)
-    usable = labelled_rows(store)
-    if rows is not None:
-        usable = usable[np.isin(usable, rows)]
-    else:
-        tell_incomplete(store)
-    chosen_by = store
-    if selection is not None:
-        _refuse_other_features(store, selection, streams)
-        require_inputs(selection, model_config.variant)
-        fit, held, chosen_by = usable, labelled_rows(selection), selection
-    elif train_config.holdout > 0:
-        fit, held = split_holdout(store, usable, train_config.holdout, train_config.seed)
-    else:
-        fit, held = usable, usable[:0]
-    present = np.unique(store.label[fit])
-    if len(present) < 2:
-        raise TcaError(
-            f"the {len(fit)} training rows of {store.path} hold {len(present)} class; "
-            "training needs at least two."
-        )
-    with torch.random.fork_rng():
-        torch.manual_seed(train_config.seed)
-        with _explained(train_config, run):
-            device = choose_device(train_config.device)
-            alone = chosen_by is store
-            if source is None:
-                read = np.union1d(fit, held) if alone else fit
-                source = open_source(store, read, streams, loader, device)
-            held_source = source
-            if not alone:
-                held_source = open_source(chosen_by, held, streams, loader, device)
-            training = Training(source, fit, held_source, held, model_config, train_config, loader)
+    world = world or World(0, 1, choose_device(train_config.device))
+    loader = loader or LoaderConfig()
+    with dropped_if_empty(run), torch.random.fork_rng(), _explained(train_config, run):
+        streams = require_inputs(store, model_config.variant)
+        fit, held, chosen_by = _rows(store, train_config, selection, rows, streams, model_config)
+        if source is None:
+            read = np.union1d(fit, held) if chosen_by is store else fit
+            source = open_source(store, read, streams, loader, world.device)
+        held_source = source
+        if chosen_by is not store:
+            held_source = open_source(chosen_by, held, streams, loader, world.device)
+        member = Member(model_config, train_config, store.shapes, store.classes, world)
         folder = RunFolder(run)
-        info: dict[str, Any] = {
-            "finished": False,
-            "split": store.split,
-            "variant": model_config.variant,
-            "parameters": parameters(training.model),
-            "model": model_config.model_dump(mode="json"),
-            "train": train_config.model_dump(mode="json"),
-            "loader": loader.model_dump(mode="json"),
-            "shapes": vars(store.shapes),
-            "classes": list(store.classes),
-            "identity": store.identity,
-            "rows": len(fit),
-            "holdout": {
-                "split": chosen_by.split,
-                "share": None if selection is not None else train_config.holdout,
-                "rows": len(held),
-            },
-            "seed": train_config.seed,
-            "versions": {
-                "tca": tca.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
+        hooks = make_hooks(train_config.hooks) if world.leads else []
+        one = Run(member, folder, hooks)
+        training = Training(Data(source, fit, held_source, held), [one], loader, world)
+        info = _info(store, member, loader, fit, held, chosen_by, selection)
+        if not (resume and training.resume()):
+            training.start()
+            if world.leads:
+                folder.begin(resolved, info)
+        training.go()
+        progress = one.progress
+        info |= {
+            "finished": True,
+            "epochs": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            "holdout_top1": progress.best_top1,
         }
-        folder.begin(resolved, info)
-        with _explained(train_config, run):
-            training.go(folder)
-    info |= {
-        "finished": True,
-        "epochs": training.epoch,
-        "best_epoch": training.best_epoch,
-        "holdout_top1": training.best_top1,
-    }
-    folder.write_info(info)
+        if world.leads:
+            folder.write_info(info)
     return TrainSummary(
         run=run,
         variant=model_config.variant,
         parameters=info["parameters"],
         rows=len(fit),
         holdout_rows=len(held),
-        epochs=training.epoch,
-        best_epoch=training.best_epoch,
-        train_loss=training.train_loss,
-        holdout_top1=training.best_top1,
+        epochs=progress.epoch,
+        best_epoch=progress.best_epoch,
+        train_loss=progress.train_loss,
+        holdout_top1=progress.best_top1,
         seconds=time.monotonic() - started,
     )
+
+
+def _rows(
+    store: Store,
+    config: TrainConfig,
+    selection: Store | None,
+    rows: Rows | None,
+    streams: Sequence[str],
+    model_config: ModelConfig,
+) -> tuple[Rows, Rows, Store]:
+    """Return the rows to train on, those that choose the best weights, and the store of these."""
+    usable = labelled_rows(store)
+    if rows is not None:
+        usable = usable[np.isin(usable, rows)]
+    else:
+        tell_incomplete(store)
+    fit, held, chosen_by = usable, usable[:0], store
+    if selection is not None:
+        _refuse_other_features(store, selection, streams)
+        require_inputs(selection, model_config.variant)
+        held, chosen_by = labelled_rows(selection), selection
+    elif config.holdout > 0:
+        fit, held = split_holdout(store, usable, config.holdout, config.seed.data)
+    present = np.unique(store.label[fit])
+    if len(present) < 2:
+        raise TcaError(
+            f"the {len(fit)} training rows of {store.path} hold {len(present)} class; "
+            "training needs at least two."
+        )
+    return fit, held, chosen_by
+
+
+def _info(
+    store: Store,
+    member: Member,
+    loader: LoaderConfig,
+    fit: Rows,
+    held: Rows,
+    chosen_by: Store,
+    selection: Store | None,
+) -> dict[str, Any]:
+    """Return `run.json` of a run that is not finished."""
+    config = member.config
+    return {
+        "finished": False,
+        "split": store.split,
+        "variant": member.model_config.variant,
+        "parameters": parameters(member.model),
+        "model": member.model_config.model_dump(mode="json"),
+        "train": config.model_dump(mode="json"),
+        "loader": loader.model_dump(mode="json"),
+        "shapes": vars(store.shapes),
+        "classes": list(store.classes),
+        "identity": store.identity,
+        "rows": len(fit),
+        "holdout": {
+            "split": chosen_by.split,
+            "share": None if selection is not None else config.holdout,
+            "rows": len(held),
+        },
+        "seed": config.seed.model_dump(),
+        "processes": member.world.size,
+        "versions": {
+            "tca": tca.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
 
 
 @contextmanager

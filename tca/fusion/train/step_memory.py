@@ -28,11 +28,18 @@ from tca.fusion.train.loss import fusion_loss
 Kind = Literal["gpu", "cpu"]
 
 KINDS: dict[Kind, str] = {
-    "gpu": "fused attention, bfloat16",
-    # torch has no fused attention with dropout there.
-    "cpu": "plain attention, float32",
+    "gpu": "fused attention",
+    # torch has none with dropout there.
+    "cpu": "plain attention",
 }
 """Ways of computing a step, in words."""
+
+
+def precision_of(kind: Kind, config: TrainConfig) -> str:
+    """Return what `train.precision` comes to on such a device."""
+    if config.precision == "auto":
+        return "bfloat16" if kind == "gpu" else "float32"
+    return config.precision
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def step_memory(
         config: what to build.
         shapes: of the store.
         classes: names of the classes to score.
-        train_config: batch size and loss.
+        train_config: batch size, precision and loss.
         kind: which way of computing.
 
     Raises:
@@ -77,10 +84,9 @@ def step_memory(
         tracker = MemTracker()
         given = [tensor for tensor in (semantic, motion, label) if tensor is not None]
         tracker.track_external(model, *given)
-        precision = "bfloat16" if kind == "gpu" else "float32"
         with tracker, _fused_attention(kind == "gpu"):
             before = _total(tracker, "current")
-            with autocast(torch.device("cpu"), precision):
+            with autocast(torch.device("cpu"), precision_of(kind, train_config)):
                 loss = fusion_loss(model, semantic, motion, label, train_config)
             kept = _total(tracker, "current")
             torch.autograd.backward(loss)

@@ -1,212 +1,430 @@
-"""One training under way: AdamW, warm-up and cosine, a checkpoint chosen on held-out videos."""
+"""Passes over a store that train one model, or several at once: every batch is read once.
+
+Whatever a step depends on is a function of the settings, of the number of the step and of what was
+saved, so that a training that was killed goes on as if nothing had happened.
+"""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from tca.cache.config import LoaderConfig
 from tca.cache.loader import Batch, Loader
 from tca.cache.residency import RowSource
 from tca.console import ProgressLine, note
-from tca.device import autocast, choose_device
 from tca.errors import TcaError
-from tca.fusion.inputs import batch_inputs
-from tca.fusion.model.config import ModelConfig
-from tca.fusion.model.registry import build
-from tca.fusion.model.variant import Variant
+from tca.fusion.model.variant import STREAMS
 from tca.fusion.rows import Rows
 from tca.fusion.run_folder import RunFolder
-from tca.fusion.train.config import TrainConfig
-from tca.fusion.train.loss import fusion_loss
+from tca.fusion.train.checkpoints import (
+    Progress,
+    keep_epoch,
+    load_state,
+    save_state,
+    saved_steps,
+)
+from tca.fusion.train.hooks import EpochReport, Hook, StepReport
+from tca.fusion.train.member import Inputs, Member, Step
+from tca.fusion.train.run_log import RunLog
+from tca.fusion.train.world import World
 
 STATISTICS_ROWS = 4096
 """Enough rows for the mean and deviation of a feature; each has hundreds of tokens."""
 
-CHECK_EVERY = 20
-"""Steps between looks at the loss: each look makes a GPU wait."""
+LOOK_EVERY = 20
+"""Steps between looks at losses: each look makes a GPU wait."""
+
+SAVE_EVERY_S = 60.0
+"""Seconds between saves of all that a resume needs, unless steps are counted."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of a training.
+
+    Attributes:
+        source: where training rows come from.
+        fit: rows to train on.
+        held_source: where rows that choose the best checkpoint come from.
+        held: these rows; may be empty.
+    """
+
+    source: RowSource
+    fit: Rows
+    held_source: RowSource
+    held: Rows
+
+
+class Run:
+    """One model of a training, its run folder, and who looks on.
+
+    Args:
+        member: the model.
+        folder: where it is written to.
+        hooks: of the user.
+    """
+
+    def __init__(self, member: Member, folder: RunFolder, hooks: Sequence[Hook] = ()) -> None:
+        self.member, self.folder = member, folder
+        self.progress = Progress()
+        self._hooks: list[Hook] = list(hooks)
+        self._log: RunLog | None = None
+
+    def begin(self) -> None:
+        """Open the log, and tell the hooks."""
+        if not self.member.world.leads:
+            return
+        self._log = RunLog(self.progress.log_bytes)
+        self._hooks.insert(0, self._log)
+        for hook in self._hooks:
+            hook.begin(self.folder.path, self.member.scored, self.progress.step)
+
+    def told(self, reports: Iterable[StepReport | EpochReport]) -> None:
+        """Tell the hooks of steps and epochs."""
+        if not self.member.world.leads:
+            return
+        for report in reports:
+            for hook in self._hooks:
+                if isinstance(report, StepReport):
+                    hook.step(report)
+                else:
+                    hook.epoch(report, self.member.scored)
+
+    def save(self) -> None:
+        """Write all that a resume needs."""
+        if self._log is not None:
+            self.progress.log_bytes = self._log.size
+            save_state(self.folder.path, self.progress, *self.member.state())
+
+    def end(self) -> None:
+        """Close the log, and tell the hooks."""
+        for hook in self._hooks if self._log is not None else ():
+            hook.end(self.folder.path)
 
 
 class Training:
-    """State of one training: the model, the optimiser and the best epoch so far."""
+    """A pass after a pass over the training rows, for one run or several.
 
-    def __init__(
-        self,
-        source: RowSource,
-        fit: Rows,
-        held_source: RowSource,
-        held: Rows,
-        model_config: ModelConfig,
-        config: TrainConfig,
-        loader: LoaderConfig,
-    ) -> None:
-        """Build the model and measure the features it is to standardise.
+    Args:
+        data: the rows.
+        runs: they agree in everything that concerns the rows: batch size, epochs, `seed.data`.
+        loader: how rows are read, and in what order.
+        world: this process among those of the training.
 
-        Args:
-            source: where training rows come from.
-            fit: rows to train on.
-            held_source: where rows that choose the best checkpoint come from.
-            held: these rows; may be empty.
-            model_config: what to build.
-            config: how to train it.
-            loader: in what order rows come.
+    Either `start` or `resume` comes before `go`.
+    """
+
+    def __init__(self, data: Data, runs: Sequence[Run], loader: LoaderConfig, world: World) -> None:
+        self.data, self.runs, self.world = data, list(runs), world
+        config = self.config = runs[0].member.config
+        self.device = world.device
+        of_store = partial(
+            Loader, seed=config.seed.data, config=loader, rank=world.rank, world_size=world.size
+        )
+        batch = min(config.batch_size, len(data.fit))
+        self.loader = of_store(data.source.store, data.fit, batch, source=data.source)
+        self.held_loader = of_store(
+            data.held_source.store,
+            data.held,
+            config.batch_size,
+            shuffle=False,
+            source=data.held_source,
+        )
+        self.loader_config = loader
+        self.steps = config.epochs * len(self.loader)
+        self._unseen: list[_Unseen] = []
+        self._saved = time.monotonic()
+
+    def start(self) -> None:
+        """Begin with step 0.
 
         Raises:
             TcaError: features that are no finite numbers, or a row that cannot be read.
         """
-        self.config = config
-        self.device = choose_device(config.device)
-        store = source.store
-        self.model = build(model_config, store.shapes, store.classes).to(self.device)
-        self._loss = torch.compile(fusion_loss) if config.compile else fusion_loss
-        self.fit, self.held = fit, held
-        shuffled = partial(Loader, seed=config.seed, config=loader)
-        in_order = partial(shuffled, shuffle=False)
-        self.loader = shuffled(store, fit, min(config.batch_size, len(fit)), source=source)
-        self.held_loader = in_order(held_source.store, held, config.batch_size, source=held_source)
-        generator = np.random.default_rng(config.seed)
-        sample = np.sort(generator.permutation(fit)[:STATISTICS_ROWS])
-        batches = in_order(store, sample, config.batch_size, source=source).epoch(0)
-        self.model.fit_statistics(self._inputs(batch) for batch in batches)
-        if not all(bool(torch.isfinite(buffer).all()) for buffer in self.model.buffers()):
-            raise TcaError(
-                f"{store.path} holds features that are no finite numbers; extract it again, with "
-                "extract.dtype=float32 if they are too large for float16."
+        self._fit_statistics()
+        for run in self.runs:
+            run.member.begin()
+
+    def resume(self) -> bool:
+        """Take over the newest states that all runs have; False if there are none.
+
+        A damaged one is told and passed over.
+
+        Raises:
+            TcaError: they are of other models.
+        """
+        common = set.intersection(*(set(saved_steps(run.folder.path)) for run in self.runs))
+        for step in sorted(common, reverse=True):
+            found = [load_state(run.folder.path, step) for run in self.runs]
+            states = [state for state in found if state is not None]
+            if len(states) == len(self.runs):
+                for run, state in zip(self.runs, states, strict=True):
+                    _restore(run, *state)
+                note(f"going on after step {step} of {self.steps}.")
+                return True
+        return False
+
+    def go(self) -> None:
+        """Run all epochs, or stop early; writes checkpoints and logs into the run folders."""
+        what = f"train {self.runs[0].folder.path.name}"
+        if len(self.runs) > 1:
+            what += f" and {len(self.runs) - 1} more"
+        whole = self.config.epochs * len(self.data.fit)
+        done = max((self._rows_done(run.progress) for run in self.runs), default=0)
+        with ExitStack() as stack:
+            for run in self.runs:
+                stack.callback(run.end)
+                run.begin()
+            line = None
+            if self.world.leads:
+                line = stack.enter_context(ProgressLine(what, whole, "rows", done))
+            while active := [run for run in self.runs if not run.progress.finished]:
+                self._one_epoch(active, line)
+        for run in self.runs:
+            self._finish(run)
+
+    def _rows_done(self, progress: Progress) -> int:
+        return max(0, progress.epoch - 1) * len(self.data.fit) + progress.position
+
+    def _one_epoch(self, runs: list[Run], line: ProgressLine | None) -> None:
+        first = runs[0].progress
+        # A state in the middle of an epoch goes on in it.
+        epoch = first.epoch if 0 < first.position < len(self.data.fit) else first.epoch + 1
+        if epoch != first.epoch:
+            for run in runs:
+                run.progress = replace(run.progress, epoch=epoch, position=0, losses=(0.0, 0))
+        number = first.step
+        last = number
+        for batch, waited in _timed(self.loader.epoch(epoch, start=runs[0].progress.position)):
+            began = time.perf_counter()
+            inputs = self._inputs(batch, self.data.source)
+            target = batch.label.to(self.device, non_blocking=True)
+            before = runs[0].progress.position
+            rows = batch.position - before
+            steps = [
+                run.member.step(_read(run.member, inputs), target, rows, number, self.steps)
+                for run in runs
+            ]
+            number += 1
+            for run in runs:
+                run.progress.step, run.progress.position = number, batch.position
+            seconds = time.perf_counter() - began + waited
+            self._unseen.append(_Unseen(epoch, number, batch, rows, steps, seconds, waited))
+            if line is not None:
+                line.advance(rows, f"epoch {epoch}/{self.config.epochs}")
+            every = min(LOOK_EVERY, self.config.save_steps or LOOK_EVERY)
+            if number - last >= every and batch.position < len(self.data.fit):
+                last = number
+                self._look(runs)
+                self._save_if_due(runs)
+        self._look(runs)
+        for run in runs:
+            self._end_epoch(run)
+        self._save_if_due([run for run in runs if not run.progress.finished])
+
+    def _look(self, runs: list[Run]) -> None:
+        """See what the steps since the last look came to, and tell the hooks.
+
+        Raises:
+            TcaError: a loss or a gradient is not a number.
+        """
+        unseen, self._unseen = self._unseen, []
+        if not unseen:
+            return
+        for index, run in enumerate(runs):
+            losses = torch.stack([one.steps[index].loss for one in unseen]).double()
+            norms = torch.stack([one.steps[index].norm for one in unseen]).double()
+            loss = self.world.sums(losses.tolist())
+            norm = self.world.mean(norms).tolist()
+            scaled = run.member.scaler.is_enabled()
+            for one, a_loss, a_norm in zip(unseen, loss, norm, strict=True):
+                # With scaling, a gradient that overflows skips its step and lowers the scale.
+                if not (math.isfinite(a_loss) and (scaled or math.isfinite(a_norm))):
+                    raise self._broken(run, one, a_loss if not math.isfinite(a_loss) else a_norm)
+            total, count = run.progress.losses
+            run.progress.losses = total + sum(loss), count + len(loss)
+            run.told(
+                StepReport(
+                    one.epoch,
+                    one.step,
+                    a_loss,
+                    a_norm,
+                    one.steps[index].lr,
+                    one.seconds,
+                    one.waited,
+                    one.rows,
+                )
+                for one, a_loss, a_norm in zip(unseen, loss, norm, strict=True)
             )
-        self.optimizer = torch.optim.AdamW(
-            _groups(self.model, config.weight_decay), lr=config.lr, fused=True
+
+    def _broken(self, run: Run, one: _Unseen, value: float) -> TcaError:
+        store = self.data.source.store
+        ids = [store.ids[row] for row in one.batch.rows[:8].tolist()]
+        more = len(one.batch.rows) - len(ids)
+        videos = ", ".join(ids) + (f" and {more} more" if more > 0 else "")
+        good = "no weights were kept before it"
+        if (run.folder.path / "best.safetensors").is_file():
+            good = f"the last good weights are best.safetensors, of epoch {run.progress.best_epoch}"
+        return TcaError(
+            f"the loss is {value} in epoch {one.epoch}, step {one.step}, of the videos {videos}: "
+            f"training has diverged; {good}; lower train.lr (now {run.member.config.lr:g}) or set "
+            "train.precision=float32."
         )
-        self.steps = config.epochs * len(self.loader)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
-        self.epoch = 0
-        self.step = 0
-        self.best_epoch = 0
-        self.best_top1: float | None = None
-        self.best_loss = math.inf
-        self.train_loss = math.nan
 
-    def go(self, folder: RunFolder) -> None:
-        """Run all epochs, or stop early; writes checkpoints and logs into `folder`."""
-        config = self.config
-        what = f"train {folder.path.name}"
-        with (
-            open(folder.path / "log.jsonl", "w", encoding="utf-8") as log,
-            SummaryWriter(str(folder.path)) as board,
-            ProgressLine(what, config.epochs * len(self.fit), "rows") as progress,
-        ):
-            while self.epoch < config.epochs:
-                losses = self._one_epoch(progress)
-                for number, (loss, lr) in enumerate(losses, self.step - len(losses) + 1):
-                    _line(log, {"epoch": self.epoch, "step": number, "loss": loss, "lr": lr})
-                    board.add_scalar("train/loss", loss, number)
-                    board.add_scalar("train/lr", lr, number)
-                self.train_loss = float(np.mean([loss for loss, _ in losses]))
-                report: dict[str, Any] = {"epoch": self.epoch, "train_loss": self.train_loss}
-                better = True
-                if len(self.held):
-                    top1, held_loss = self._score()
-                    report |= {"holdout_top1": top1, "holdout_loss": held_loss}
-                    board.add_scalar("holdout/top1", top1, self.step)
-                    board.add_scalar("holdout/loss", held_loss, self.step)
-                    # Equal shares are common on small holdouts; the loss tells them apart.
-                    best = -1.0 if self.best_top1 is None else self.best_top1
-                    better = (top1, -held_loss) > (best, -self.best_loss)
-                    if better:
-                        self.best_top1, self.best_loss = top1, held_loss
-                _line(log, report)
-                if better:
-                    self.best_epoch = self.epoch
-                    if len(self.held):
-                        folder.save("best", self.model.state_dict())
-                if self.epoch - self.best_epoch >= config.patience:
-                    note(
-                        f"{what}: no better epoch than {self.best_epoch} in the last "
-                        f"{config.patience}; stopped early."
-                    )
-                    break
-        folder.save("last", self.model.state_dict())
-        if not len(self.held):
-            folder.save("best", self.model.state_dict())
-
-    def _one_epoch(self, progress: ProgressLine) -> list[tuple[float, float]]:
-        """Return loss and learning rate of every step."""
-        self.epoch += 1
-        self.model.train()
-        losses: list[Tensor] = []
-        rates: list[float] = []
-        for batch in self.loader.epoch(self.epoch):
-            rates.append(self.optimizer.param_groups[0]["lr"])
-            losses.append(self._one_step(batch))
-            if len(losses) % CHECK_EVERY == 0:
-                self._stop_if_broken(losses[-1])
-            progress.advance(len(batch.label), f"epoch {self.epoch}/{self.config.epochs}")
-        self._stop_if_broken(torch.stack(losses).sum())
-        return list(zip(torch.stack(losses).tolist(), rates, strict=True))
-
-    def _one_step(self, batch: Batch) -> Tensor:
-        label = batch.label.to(self.device, non_blocking=True)
-        with autocast(self.device, self.config.precision):
-            loss: Tensor = self._loss(self.model, *self._inputs(batch), label, self.config)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        self.optimizer.step()
-        self.schedule.step()
-        self.step += 1
-        return loss.detach()
-
-    @torch.no_grad()
-    def _score(self) -> tuple[float, float]:
-        """Return top-1 and cross-entropy on the held-out rows."""
-        self.model.eval()
-        right, loss = 0, 0.0
-        for batch in self.held_loader.epoch(0):
-            with autocast(self.device, self.config.precision):
-                scores = self.model(*self._inputs(batch)).float()
-            label = batch.label.to(self.device)
-            right += int((scores.argmax(-1) == label).sum())
-            loss += float(F.cross_entropy(scores, label, reduction="sum"))
-        return right / len(self.held), loss / len(self.held)
-
-    def _inputs(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
-        return batch_inputs(batch, self.model, self.device)
-
-    def _rate(self, step: int) -> float:
-        """Return the share of the full learning rate: linear warm-up, then half a cosine."""
-        warm = max(1, round(self.config.warmup * self.steps))
-        if step < warm:
-            return (step + 1) / warm
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
-
-    def _stop_if_broken(self, loss: Tensor) -> None:
-        if not bool(torch.isfinite(loss)):
-            raise TcaError(
-                f"the loss is {float(loss)} in epoch {self.epoch}: training has diverged; lower "
-                f"train.lr (now {self.config.lr:g}) or set train.precision=float32."
+    def _end_epoch(self, run: Run) -> None:
+        progress, config = run.progress, run.member.config
+        top1: float | None = None
+        loss: float | None = None
+        better = True
+        if len(self.data.held):
+            top1, loss = self.score(run.member)
+            best = -1.0 if progress.best_top1 is None else progress.best_top1
+            worst = math.inf if progress.best_loss is None else progress.best_loss
+            # Equal shares are common on small holdouts; the loss tells them apart.
+            better = (top1, -loss) > (best, -worst)
+            if better:
+                progress.best_top1, progress.best_loss = top1, loss
+            if config.schedule == "plateau" and run.member.plateau.saw(loss):
+                note(f"{run.folder.path.name}: the holdout's loss no longer falls; lr lowered.")
+        if better:
+            progress.best_epoch = progress.epoch
+        if self.world.leads:
+            self._keep(run, top1, loss, better)
+        report = EpochReport(
+            epoch=progress.epoch,
+            step=progress.step,
+            train_loss=progress.train_loss,
+            holdout_top1=top1,
+            holdout_loss=loss,
+            best_epoch=progress.best_epoch,
+        )
+        run.told([report])
+        if progress.epoch - progress.best_epoch >= config.patience:
+            note(
+                f"{run.folder.path.name}: no better epoch than {progress.best_epoch} in the last "
+                f"{config.patience}; stopped early."
             )
+            progress.finished = True
+        progress.finished |= progress.epoch >= config.epochs
+
+    def _keep(self, run: Run, top1: float | None, loss: float | None, better: bool) -> None:
+        progress = run.progress
+        weights = run.member.scored.state_dict()
+        if better and len(self.data.held):
+            run.folder.save("best", weights)
+        if run.member.config.keep > 1:
+            # Without a holdout the latest are the best.
+            judged = (0.0, -float(progress.epoch)) if top1 is None or loss is None else (top1, loss)
+            progress.kept.append([*judged, float(progress.epoch)])
+            keep_epoch(run.folder.path, progress, weights, run.member.config.keep)
+
+    def _finish(self, run: Run) -> None:
+        if not self.world.leads:
+            return
+        weights = run.member.scored.state_dict()
+        run.folder.save("last", weights)
+        if not len(self.data.held):
+            run.folder.save("best", weights)
+        # There is nothing left to go on with.
+        shutil.rmtree(run.folder.path / "state", ignore_errors=True)
+
+    def _save_if_due(self, runs: list[Run]) -> None:
+        now = time.monotonic()
+        due = self.config.save_steps is not None or now - self._saved >= SAVE_EVERY_S
+        if not due:
+            return
+        self._saved = now
+        for run in runs:
+            run.save()
+
+    def score(self, member: Member) -> tuple[float, float]:
+        """Return top-1 and cross-entropy on the held-out rows."""
+        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for batch in self.held_loader.epoch(0):
+            if len(batch.rows):
+                inputs = _read(member, self._inputs(batch, self.data.held_source))
+                totals += member.score(inputs, batch.label.to(self.device))
+        right, loss = self.world.sums(totals.tolist())
+        return right / len(self.data.held), loss / len(self.data.held)
+
+    def _inputs(self, batch: Batch, source: RowSource) -> dict[str, Tensor]:
+        return {name: batch.features(name, self.device) for name in source.streams}
+
+    def _fit_statistics(self) -> None:
+        """Measure what each model is to standardise; every process looks at the same rows."""
+        generator = np.random.default_rng(self.config.seed.data)
+        sample = np.sort(generator.permutation(self.data.fit)[:STATISTICS_ROWS])
+        source = self.data.source
+        for run in self.runs:
+            model = run.member.model
+            batches = Loader(
+                source.store,
+                sample,
+                self.config.batch_size,
+                seed=0,
+                shuffle=False,
+                config=self.loader_config,
+                source=source,
+            ).epoch(0)
+            model.fit_statistics(
+                _read(run.member, self._inputs(batch, source)) for batch in batches
+            )
+            if not all(bool(torch.isfinite(buffer).all()) for buffer in model.buffers()):
+                raise TcaError(
+                    f"{source.store.path} holds features that are no finite numbers; extract it "
+                    "again, with extract.dtype=float32 if they are too large for float16."
+                )
 
 
-def _groups(model: Variant, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices only: norms, gates and scales are vectors, biases are called so."""
-    decayed: list[Tensor] = []
-    free: list[Tensor] = []
-    for name, parameter in model.named_parameters():
-        (free if parameter.dim() < 2 or name.endswith("bias") else decayed).append(parameter)
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
+@dataclass(frozen=True)
+class _Unseen:
+    """A step whose numbers are still on the device; `steps` holds one a run."""
+
+    epoch: int
+    step: int
+    batch: Batch
+    rows: int
+    steps: list[Step]
+    seconds: float
+    waited: float
 
 
-def _line(log: Any, document: Mapping[str, Any]) -> None:
-    log.write(json.dumps(document) + "\n")
-    log.flush()
+def _restore(
+    run: Run, progress: Progress, tensors: dict[str, Tensor], numbers: dict[str, Any]
+) -> None:
+    run.progress = progress
+    run.member.begin()
+    try:
+        run.member.restore(tensors, numbers)
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise TcaError(
+            f"{run.folder.path} cannot go on: its state is of another model or of another tca "
+            f"({str(error).splitlines()[0]}); train anew."
+        ) from None
+
+
+def _read(member: Member, inputs: dict[str, Tensor]) -> Inputs:
+    streams = member.model.streams
+    semantic, motion = (inputs[name] if name in streams else None for name in STREAMS)
+    return semantic, motion
+
+
+def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Yield every batch with the seconds that were waited for it."""
+    while True:
+        began = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - began

@@ -1,0 +1,110 @@
+"""Which of the processes of one training this is; alone unless `torchrun` started it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tca.device import choose_device
+from tca.errors import UsageError
+
+PATIENCE = timedelta(minutes=10)
+"""How long processes wait for one of them before they give up."""
+
+Some = TypeVar("Some")
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among those of a training.
+
+    Attributes:
+        rank: its number.
+        size: how many there are.
+        device: what it computes on.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def sums(self, numbers: Sequence[float]) -> list[float]:
+        """Return the sums of every process's numbers, the same in all of them."""
+        if self.size == 1:
+            return list(numbers)
+        # GPUs of Apple apart, every backend adds float64.
+        total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        found: list[float] = total.tolist()
+        return found
+
+    def mean(self, numbers: Tensor) -> Tensor:
+        """Return the mean over processes, elementwise."""
+        if self.size > 1:
+            numbers = numbers.clone()
+            dist.all_reduce(numbers)
+            numbers /= self.size
+        return numbers
+
+    def told(self, something: Some) -> Some:
+        """Return what the leading process passes; the others' argument does not matter."""
+        if self.size == 1:
+            return something
+        box = [something]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def launched() -> bool:
+    """Tell whether `torchrun` started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def restarted() -> bool:
+    """Tell whether `torchrun` started the processes anew after one of them had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def joined(device: str) -> Iterator[World]:
+    """Join the processes that `torchrun` started, for as long as the block lasts.
+
+    Args:
+        device: as `train.device`; each process takes the GPU of its local rank.
+
+    Raises:
+        UsageError: a device that is not here, or fewer GPUs than processes.
+    """
+    if not launched():
+        yield World(0, 1, choose_device(device))
+        return
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    place = choose_device(device)
+    if place.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise UsageError(
+                f"process {local} of this machine has no GPU: there are "
+                f"{torch.cuda.device_count()}; start as many processes as GPUs "
+                "(torchrun --nproc-per-node)."
+            )
+        place = torch.device("cuda", local)
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield World(rank, size, place)
+    finally:
+        dist.destroy_process_group()

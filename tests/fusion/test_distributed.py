@@ -1,0 +1,98 @@
+"""Several processes train one model, as torchrun starts them: the curve is one process's."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from train_project import TORCHRUN, done, start, write_train_project
+
+from tca.fusion.run_folder import RunFolder
+
+STILL = ["model.dropout=0", "model.head_dropout=0", "train.epochs=3"]
+"""What a process draws for itself is left out."""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_train_project(tmp_path_factory.mktemp("project"))
+
+
+def lines(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("processes", "more"),
+    [
+        (2, ["train.batch_size=16"]),
+        # 76 rows: batches of 25 leave one row, which two of three processes do not see.
+        pytest.param(
+            3,
+            ["train.batch_size=25", "train.accumulate=2", "train.ema=0.9"],
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_the_loss_curve_is_that_of_one_process(
+    project: Path, processes: int, more: list[str]
+) -> None:
+    one, several = f"one-{processes}", f"several-{processes}"
+    done(start(project, "--run", one, *STILL, *more))
+    launcher = [*TORCHRUN, "--nproc-per-node", str(processes)]
+    done(start(project, "--run", several, *STILL, *more, launcher=launcher))
+    ours, theirs = lines(project / several), lines(project / one)
+    assert len(ours) == len(theirs)
+    for got, expected in zip(ours, theirs, strict=True):
+        assert got.keys() == expected.keys()
+        for key in got:
+            assert got[key] == pytest.approx(expected[key], rel=2e-3, abs=1e-5), key
+    got, expected = (load_file(project / run / "last.safetensors") for run in (several, one))
+    for name in expected:
+        torch.testing.assert_close(got[name], expected[name], rtol=1e-2, atol=1e-4)
+    assert RunFolder(project / several).info()["processes"] == processes
+
+
+def test_only_the_first_process_writes_and_speaks(project: Path) -> None:
+    process = start(project, "--json", "--workers", "2", *STILL)
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    run = Path(json.loads(said)["run"])
+    run = project / run
+    assert len([line for line in lines(run) if "step" in line]) == 3 * 5
+    assert len(list(run.glob("events.out.tfevents*"))) == 1
+    assert [path.name for path in run.parent.iterdir()] == [run.name]
+
+
+@pytest.mark.long
+def test_after_a_process_has_died_all_are_started_again_and_go_on(project: Path) -> None:
+    launcher = [*TORCHRUN, "--nproc-per-node", "2", "--max-restarts", "2"]
+    arguments = [*STILL, "train.epochs=30"]
+    process = start(project, "--run", "again", *arguments, launcher=launcher)
+    end = time.monotonic() + 200
+    run = project / "again"
+    while len(list((run / "state").glob("step-*.safetensors"))) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(_children(process.pid)[-1], signal.SIGKILL)
+    done(process)
+    done(start(project, "--run", "never", *arguments, launcher=launcher))
+    assert lines(run) == lines(project / "never")
+
+
+def _children(process: int) -> list[int]:
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(number) for number in listed.split()]
+
+
+@pytest.mark.long
+def test_folds_are_one_processs(project: Path) -> None:
+    process = start(project, "--folds", "3", launcher=[*TORCHRUN, "--nproc-per-node", "2"])
+    _, said = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "leave torchrun and --resume out" in said

@@ -1,0 +1,191 @@
+"""Kill a training whenever you like and resume it: every later loss and weight is the same."""
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from memory_store import moving_dot
+from safetensors.torch import load_file
+from train_project import done, start, write_train_project
+
+from tca.fusion.model.config import ModelConfig
+from tca.fusion.run_folder import RunFolder
+from tca.fusion.train import training
+from tca.fusion.train.config import TrainConfig
+from tca.fusion.train.hooks import Hook
+from tca.fusion.train.loop import train
+
+MODEL = ModelConfig(
+    bottleneck=16,
+    heads=2,
+    layers=2,
+    ratio=1,
+    rank=8,
+    similar=2,
+    radius=1,
+    drop_path=0.1,
+    progressive=True,
+)
+TRAIN = TrainConfig(
+    epochs=4,
+    batch_size=16,
+    lr=3e-3,
+    holdout=0.2,
+    device="cpu",
+    save_steps=1,
+    ema=0.9,
+    keep=2,
+    accumulate=2,
+)
+VERBS = ["Pushing it left", "Pushing it right", "Lifting it", "Dropping it"]
+
+
+def store_of_verbs(**changes):
+    store = moving_dot(100, **changes)
+    store.classes = VERBS
+    return store
+
+
+def losses(run: Path) -> list[tuple[int, float, float]]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"], line["norm"]) for line in lines if "step" in line]
+
+
+class Killer(Hook):
+    """Ends the training after a step, as nothing that may be caught would."""
+
+    after = 0
+
+    def step(self, report) -> None:
+        if report.step == Killer.after:
+            raise KeyboardInterrupt
+
+
+def run_once(run: Path, config: TrainConfig = TRAIN, *, resume: bool = False) -> None:
+    train(store_of_verbs(), MODEL, config, run, resolved={}, resume=resume)
+
+
+def same_runs(one: Path, other: Path) -> None:
+    assert losses(one) == losses(other)
+    for name in ("best", "last"):
+        ours, theirs = (load_file(run / f"{name}.safetensors") for run in (one, other))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    kept = [sorted(path.name for path in (run / "epochs").iterdir()) for run in (one, other)]
+    assert kept[0] == kept[1]
+    infos = [RunFolder(run).info() for run in (one, other)]
+    for key in ("best_epoch", "holdout_top1", "epochs"):
+        assert infos[0][key] == infos[1][key]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    run_once(run)
+    return run
+
+
+@pytest.mark.parametrize("save_steps", [1, 3])
+@pytest.mark.parametrize("after", [1, 5, 7, 20])
+def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(
+    undisturbed: Path, tmp_path: Path, after: int, save_steps: int
+) -> None:
+    run = tmp_path / "run"
+    Killer.after = after
+    stopped = TRAIN.model_copy(update={"hooks": [f"{__name__}:Killer"], "save_steps": save_steps})
+    with pytest.raises(KeyboardInterrupt):
+        run_once(run, stopped)
+    run_once(run, TRAIN.model_copy(update={"save_steps": save_steps}), resume=True)
+    same_runs(run, undisturbed)
+    assert not (run / "state").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "both"])
+def test_a_damaged_state_costs_the_steps_since_the_one_before(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    run = tmp_path / "run"
+    Killer.after = 9
+    with pytest.raises(KeyboardInterrupt):
+        run_once(run, TRAIN.model_copy(update={"hooks": [f"{__name__}:Killer"]}))
+    states = sorted((run / "state").iterdir())
+    assert len(states) == 2
+    for state in states if damage == "both" else states[-1:]:
+        content = bytearray(state.read_bytes())
+        if damage == "flipped":
+            content[len(content) // 2] ^= 4
+        else:
+            del content[len(content) // 2 :]
+        state.write_bytes(content)
+    run_once(run, resume=True)
+    assert "is damaged" in capsys.readouterr().err
+    same_runs(run, undisturbed)
+
+
+def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    Killer.after = 3
+    with pytest.raises(KeyboardInterrupt):
+        run_once(run, TRAIN.model_copy(update={"hooks": [f"{__name__}:Killer"]}))
+    other = MODEL.model_copy(update={"bottleneck": 24})
+    with pytest.raises(Exception, match="its state is of another model"):
+        train(store_of_verbs(), other, TRAIN, run, resolved={}, resume=True)
+
+
+def test_saves_come_by_the_clock_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = []
+    monkeypatch.setattr(training, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(training.Run, "save", lambda run: saved.append(run.progress.step))
+    run_once(tmp_path / "run", TRAIN.model_copy(update={"save_steps": None}))
+    # At the end of every epoch but the last, which leaves nothing to go on with.
+    assert saved == [5, 10, 15]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_train_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(15, marks=pytest.mark.long)])
+def test_killed_again_and_again(project: Path, kills: int) -> None:
+    done(start(project, "--run", f"whole-{kills}"))
+    run = project / f"killed-{kills}"
+    chance = random.Random(kills)
+    process = start(project, "--run", run.name)
+    for _ in range(kills):
+        end = time.monotonic() + 120
+        have = len(losses(run)) if (run / "log.jsonl").exists() else 0
+        wanted = have + chance.randrange(1, 4)
+        while process.poll() is None and time.monotonic() < end:
+            if (run / "log.jsonl").exists() and len(_whole_lines(run)) >= wanted:
+                break
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.05))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if RunFolder(run).info()["finished"]:
+            break
+        process = start(project, "--resume", run.name)
+    process.communicate()
+    if not RunFolder(run).info()["finished"]:
+        done(start(project, "--resume", run.name))
+    assert losses(run) == losses(project / f"whole-{kills}")
+    for name in ("best", "last"):
+        files = [f / f"{name}.safetensors" for f in (run, project / f"whole-{kills}")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def _whole_lines(run: Path) -> list[str]:
+    return (run / "log.jsonl").read_text().split("\n")[:-1]
+
+
+def test_resume_goes_with_nothing_else(project: Path) -> None:
+    (project / "some").mkdir(exist_ok=True)
+    process = start(project, "--resume", "some", "train.lr=1")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "goes on with the configuration of some" in said
