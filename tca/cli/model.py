@@ -106,7 +106,7 @@ def summary(
     print_table(
         f"a training step of {project.train.batch_size} videos: "
         f"{_giga(cost.training_flops * project.train.batch_size)} GFLOPs, and in memory",
-        ["", *(f"{kind}: {words}" for kind, words in KINDS.items())],
+        ["", *(_computed(kind, project) for kind in KINDS)],
         [
             ("activations kept", *(_mega(found.kept) for found in memory.values())),
             ("peak", *(_mega(found.peak) for found in memory.values())),
@@ -147,7 +147,7 @@ def compare(
 ) -> None:
     """Put variants side by side: those named, or all that the store has the streams for.
 
-    Counted as in `tca model summary`, memory as train.device computes; over 20 M parameters are
+    Counted as in `tca model summary`, memory as train.device needs it; over 20 M parameters are
     allowed here. Times of steps are held against those of the first variant beside them.
 
     \b
@@ -159,7 +159,7 @@ def compare(
     from tca.console import ProgressLine, print_json, print_table
     from tca.device import choose_device
     from tca.fusion.model.cost import model_cost
-    from tca.fusion.train.step_memory import KINDS, step_memory
+    from tca.fusion.train.step_memory import step_memory
     from tca.fusion.train.step_time import time_steps
 
     names = list(dict.fromkeys(word for word in words if "=" not in word))
@@ -234,7 +234,7 @@ def compare(
             row.append("" if measured is None else _mega(measured.peak))
     print_table(
         f"a training step of {project.train.batch_size} videos, and activations in memory "
-        f"({kind}: {KINDS[kind]})",
+        f"({_computed(kind, project)})",
         columns,
         rows,
     )
@@ -322,6 +322,13 @@ def _subject(project: Project, folder: Path, names: Sequence[str]) -> _Subject:
         there = {name: read_decoded(store, name, rows) for name in store.streams}
         features = there.get("semantic"), there.get("motion")
     return _Subject(str(store.path), store.shapes, store.classes, features, readable)
+
+
+def _computed(kind: Kind, project: Project) -> str:
+    """Say how a step is computed for which memory is counted."""
+    from tca.fusion.train.step_memory import KINDS, precision_of
+
+    return f"{kind}: {KINDS[kind]}, {precision_of(kind, project.train)}"
 
 
 def _millions(count: int) -> str:

@@ -26,7 +26,7 @@ semantic:
   keep: frames
 motion: {weights: random:0, blocks: [1, 1, 1, 1], size: 16}
 extract: {batch_size: 2, threads: 1}
-model: {heads: 2, bottleneck: 8, rank: 4}
+model: {heads: 2, bottleneck: 8, rank: 4, layers: 1}
 train: {device: cpu, batch_size: 4}
 """
 
@@ -113,11 +113,10 @@ def test_the_frozen_backbones_stand_beside_it(
 def test_flags_are_settings_by_another_name(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = document(capsys, "summary", "--variant", "concat", "--batch-size", "16")
-    settings = document(capsys, "summary", "model.variant=concat", "train.batch_size=16")
-    assert flags == settings
-    assert flags["variant"] == "concat"
+    flags = document(capsys, "compare", "concat", "--batch-size", "16")
+    assert flags == document(capsys, "compare", "concat", "train.batch_size=16")
     assert flags["batch_size"] == 16
+    assert document(capsys, "summary", "--variant", "concat")["variant"] == "concat"
 
 
 def test_tables_show_what_the_json_holds(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

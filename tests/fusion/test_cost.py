@@ -1,6 +1,7 @@
 """What is counted, held against formulas written out here and against torch's own measuring."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 from tca.cache.layout import FeatureShapes
 from tca.errors import UsageError
 from tca.fusion.model.config import ModelConfig
-from tca.fusion.model.cost import PartCost, hollow, model_cost, part_of, random_rows
+from tca.fusion.model.cost import PartCost, hollow, model_cost, random_rows
 from tca.fusion.model.registry import OWN, build, parameters
+from tca.fusion.model.variant import Tokens, Variant
 from tca.fusion.train import step_memory as memory_module
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.loss import fusion_loss
@@ -29,10 +31,9 @@ SSV2 = {
     "frames": FeatureShapes(8, (14, 14), 768, 8, 512),
 }
 CHANGES: dict[str, dict[str, object]] = {
-    "default": {},
     "no feed-forward": {"ratio": 0},
     "no look-alikes": {"similar": 0, "similar_segments": 0},
-    "odd sizes": {"heads": 3, "graph_layers": 2, "layers": 2, "ratio": 1.5, "bottleneck": 40},
+    "odd sizes": {"heads": 3, "graph_layers": 2, "layers": 1, "ratio": 1.5, "bottleneck": 40},
 }
 
 
@@ -195,10 +196,38 @@ def test_layer_heads_are_a_part_of_their_own() -> None:
     assert more["layer heads"].flops == expected
 
 
-def test_a_plugged_in_part_goes_by_its_attribute() -> None:
-    assert part_of("mixer.layers.0.semantic") == "mixer"
-    assert part_of("") == "between the parts"
-    assert part_of("layers.2.motion.up") == "cross layers, motion"
+class Mixed(Variant):
+    """A variant of somebody else's, with a part of a name of its own."""
+
+    def __init__(self, config: ModelConfig, shapes: FeatureShapes, classes: Sequence[str]) -> None:
+        super().__init__(config, shapes, classes)
+        self.mixer = nn.Linear(self.width("motion"), self.width("motion"))
+
+    def fuse(self, tokens: Tokens) -> list[Tokens]:
+        return [tokens | {"motion": self.mixer(tokens["motion"])}]
+
+
+def test_a_plugged_in_part_goes_by_its_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OWN, "mixed", Mixed)
+    cost = model_cost(ModelConfig(variant="mixed"), FORMS["mean"], NAMES)
+    assert [part.part for part in cost.parts] == ["stems", "mixer", "head"]
+    assert cost.parts[1] == PartCost("mixer", 64 * 64 + 64, *[linear(8, 64, 64)] * 2)
+
+
+def test_precision_is_the_configured_one() -> None:
+    shapes = FeatureShapes(None, (6, 6), 96, 8, 64)
+    by_precision = {
+        precision: step_memory(
+            ModelConfig(variant="bcast", layers=1),
+            shapes,
+            NAMES,
+            TrainConfig(batch_size=64, precision=precision),
+            "gpu",
+        )
+        for precision in ("auto", "bfloat16", "float32")
+    }
+    assert by_precision["auto"] == by_precision["bfloat16"]
+    assert by_precision["bfloat16"].kept < 0.8 * by_precision["float32"].kept
 
 
 @pytest.mark.parametrize("form", ["mean", "frames, pooled"])
@@ -340,7 +369,7 @@ def saved_bytes(step: object, model: nn.Module, given: list[Tensor]) -> int:
 @pytest.mark.parametrize("variant", OWN)
 def test_memory_without_numbers_is_what_autograd_keeps_with_numbers(variant: str) -> None:
     shapes = FeatureShapes(4, (6, 6), 96, 8, 64)
-    config, training = ModelConfig(variant=variant), TrainConfig(batch_size=16)
+    config, training = ModelConfig(variant=variant, layers=1), TrainConfig(batch_size=16)
     counted = step_memory(config, shapes, NAMES, training, "cpu")
     model = build(config, shapes, NAMES).train()
     rows = random_rows(shapes, 16)
@@ -355,7 +384,7 @@ def test_memory_without_numbers_is_what_autograd_keeps_with_numbers(variant: str
 
 def test_the_peak_is_the_profilers() -> None:
     shapes = FeatureShapes(4, (6, 6), 96, 8, 64)
-    config, training = ModelConfig(), TrainConfig(batch_size=16)
+    config, training = ModelConfig(layers=1), TrainConfig(batch_size=16)
     counted = step_memory(config, shapes, NAMES, training, "cpu")
     model = build(config, shapes, NAMES).train()
     rows = random_rows(shapes, 16)
