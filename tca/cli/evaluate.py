@@ -13,7 +13,9 @@ from tca.project import load_project
 @click.command("evaluate")
 @project_options
 @click.option(
-    "--run", type=click.Path(path_type=Path), help="Run folder.  [default: the newest in runs/]"
+    "--run",
+    type=click.Path(path_type=Path),
+    help="Run folder, or the folder of a saved model.  [default: the newest in runs/]",
 )
 @click.option("--split", type=split_choice, default="validation", show_default=True)
 @click.option(
