@@ -8,54 +8,29 @@ missing, leave weights that are missing as they were drawn, and say little of wh
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, snapshot_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
-from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
-from tca.cache.layout import FeatureShapes, differences
+from tca.cache.layout import differences
 from tca.cache.residency import require_streams
 from tca.cache.store import Store
-from tca.config import Section, check
+from tca.config import check
 from tca.errors import TcaError, UsageError
 from tca.fusion.features import require_same_features
 from tca.fusion.hub import pulling, pushing
-from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.model_card import TEMPLATE, card_fields
 from tca.fusion.model.registry import build
+from tca.fusion.model.saved import AGAIN, Saved, check_config
 from tca.fusion.model.variant import STREAMS
 from tca.fusion.run_folder import RunFolder
 from tca.fusion.tensor_file import read_tensors, write_tensors
-
-AGAIN = "save it again, or download it again"
-
-
-class Score(Section):
-    """What `tca evaluate` found on one split."""
-
-    split: str
-    videos: int
-    top1: float
-    top5: float | None
-
-
-class Saved(Section):
-    """What `config.json` holds: all that a model is beside its weights."""
-
-    model: ModelConfig
-    shapes: FeatureShapes
-    classes: list[str] = Field(min_length=1)
-    identity: dict[str, Any]
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    scores: list[Score] | None = None
-    record: dict[str, Any] | None = None
 
 
 class FusionModel(
@@ -180,7 +155,7 @@ class FusionModel(
                     revision=revision,
                 )
         # The mix-in reads it again, without a word on what is wrong with it.
-        _check_config(Path(place))
+        check_config(Path(place))
         model: Self = super().from_pretrained(place, **model_kwargs)
         return model
 
@@ -282,25 +257,6 @@ class FusionModel(
             f"does not fit {what}, its features differ from those trained on",
             self.saved.shapes,
         )
-
-
-def _check_config(folder: Path) -> None:
-    """Raise a TcaError that says what is wrong with a `config.json`."""
-    file = folder / CONFIG_NAME
-    try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(tree, dict):
-            raise ValueError(f"a {type(tree).__name__} in place of an object")
-        check(Saved, tree, str(file))
-    except OSError as error:
-        raise TcaError(
-            f"cannot read {file} ({error.strerror}); give a folder that save_pretrained made, or a "
-            "hub id OWNER/NAME."
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise TcaError(f"{file} is damaged ({error}); {AGAIN}.") from None
-    except UsageError as error:
-        raise TcaError(f"{str(error).rstrip('.')}; {AGAIN}, with the same tca.") from None
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
