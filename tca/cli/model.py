@@ -49,12 +49,13 @@ def summary(
     batch_size: int | None,
     as_json: bool,
 ) -> None:
-    """Count what the configured model costs, part by part; nothing is trained.
+    """Count what the configured model costs.
 
-    Shapes and classes are the store's, or before extraction those of the configured backbones and
-    annotations. FLOPs are of one video, forward, a multiplication and its addition counting as 2.
-    "useful" leaves out what attention computes off the graphs' edges and the search for similar
-    patches. Memory is what a training step allocates besides model, gradients and batch.
+    Part by part, and nothing is trained. Shapes and classes are the store's, or before extraction
+    those of the configured backbones and annotations. FLOPs are of one video, forward, a
+    multiplication and its addition counting as 2. "useful" leaves out what attention computes off
+    the graphs' edges and the search for similar patches. Memory is what a training step allocates
+    besides model, gradients and batch.
 
     \b
     Examples:
@@ -145,10 +146,11 @@ def compare(
     steps: int | None,
     as_json: bool,
 ) -> None:
-    """Put variants side by side: those named, or all that the store has the streams for.
+    """Put variants side by side.
 
-    Counted as in `tca model summary`, memory as train.device needs it; over 20 M parameters are
-    allowed here. Times of steps are held against those of the first variant beside them.
+    Those named, or all that the store has the streams for. Counted as in `tca model summary`,
+    memory as train.device needs it; over 20 M parameters are allowed here. Times of steps are held
+    against those of the first variant beside them.
 
     \b
     Examples:
@@ -158,7 +160,7 @@ def compare(
     """
     from tca.console import ProgressLine, print_json, print_table
     from tca.device import choose_device
-    from tca.fusion.model.cost import model_cost
+    from tca.fusion.model.cost import WORDS, model_cost
     from tca.fusion.train.step_memory import step_memory
     from tca.fusion.train.step_time import time_steps
 
@@ -197,7 +199,9 @@ def compare(
             }
         )
         return
-    groups = list(dict.fromkeys(group for cost in costs.values() for group in cost.groups()))
+    there = {group for cost in costs.values() for group in cost.groups()}
+    groups = [group for group in WORDS.values() if group in there]
+    groups += sorted(there.difference(groups))
     print_table(
         f"GFLOPs a video, forward, on {subject.words}",
         ["", "parameters", *groups, "all", "useful"],
@@ -340,4 +344,4 @@ def _giga(count: int) -> str:
 
 
 def _mega(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB"
+    return f"{count / 1e6:,.1f} MB"

@@ -409,7 +409,7 @@ def test_memory_grows_with_the_batch_and_shrinks_where_layers_are_made_again() -
     shapes = FeatureShapes(4, (6, 6), 96, 8, 64)
 
     def counted(batch: int, **changes: object) -> StepMemory:
-        config = ModelConfig(layers=1, **changes)
+        config = ModelConfig(variant="bcast", layers=1, **changes)
         return step_memory(config, shapes, NAMES, TrainConfig(batch_size=batch), "gpu")
 
     once, again = counted(64), counted(64, checkpointing=True)

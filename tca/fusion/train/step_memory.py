@@ -1,8 +1,9 @@
 """What a training step holds in memory besides the model: activations kept, and the peak.
 
 Counted is what is allocated above parameters, buffers, gradients of parameters and the batch: all
-that grows with the batch. It is counted without numbers, operation by operation, as a device would
-allocate it; what a kernel needs inside for a moment is not seen. On a GPU it can be measured.
+that grows with the batch, copies of weights in bfloat16, and in passing the gradient of one weight.
+It is counted without numbers, operation by operation, as a device would allocate it; what a kernel
+needs inside for a moment is not seen. On a GPU it can be measured.
 """
 
 from __future__ import annotations
