@@ -125,8 +125,6 @@ def evaluate(
     """
     model = load_model(run, checkpoint, device)
     record = model.saved.record or {}
-    if record.get("finished") is False:
-        warn(f"{run} is not finished: its training was stopped, or goes on at this moment.")
     if rows is None:
         tell_incomplete(store)
         _tell_seen(record, store.split)

@@ -22,6 +22,7 @@ from tca.cache.layout import differences
 from tca.cache.residency import require_streams
 from tca.cache.store import Store
 from tca.config import check
+from tca.console import warn
 from tca.errors import TcaError, UsageError
 from tca.fusion.features import require_same_features
 from tca.fusion.hub import pulling, pushing
@@ -83,7 +84,7 @@ class FusionModel(
 
     @classmethod
     def from_run(cls, run: Path, checkpoint: str = "best") -> Self:
-        """Load a checkpoint of a run, in evaluation mode.
+        """Load a checkpoint of a run, in evaluation mode; warns if it is not finished.
 
         Raises:
             TcaError: no run there, no such checkpoint, or a damaged file.
@@ -104,6 +105,8 @@ class FusionModel(
                 f"{run} cannot be read: its run.json is damaged, from another tca, or not of its "
                 f"{checkpoint} checkpoint ({reason}); train again."
             ) from None
+        if not info.get("finished"):
+            warn(f"{run} is not finished: its training was stopped, or goes on at this moment.")
         return model.eval()
 
     @classmethod

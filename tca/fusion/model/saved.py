@@ -1,4 +1,4 @@
-"""`config.json` of a saved model: all that it is beside its weights, and what can be wrong there."""
+"""`config.json` of a saved model: all that it is beside its weights, and what may be wrong."""
 
 from __future__ import annotations
 
