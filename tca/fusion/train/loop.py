@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 import tca
 from tca.cache.config import LoaderConfig
 from tca.cache.files import writing_failed
-from tca.cache.residency import RowSource, open_source
+from tca.cache.residency import RowSource, open_source, require_streams
 from tca.cache.store import Store
 from tca.device import choose_device, out_of_memory
 from tca.errors import TcaError, UsageError
@@ -24,6 +24,7 @@ from tca.fusion.features import require_same_features
 from tca.fusion.inputs import require_inputs
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.registry import parameters
+from tca.fusion.model.variant import STREAMS
 from tca.fusion.rows import Rows, labelled_rows, split_holdout, tell_incomplete
 from tca.fusion.run_folder import RunFolder, dropped_if_empty
 from tca.fusion.train.config import TrainConfig
@@ -53,6 +54,23 @@ class TrainSummary:
         return vars(self) | {"run": str(self.run)}
 
 
+@dataclass(frozen=True)
+class Plan:
+    """One model to train, and where.
+
+    Attributes:
+        model: what to build.
+        train: how to train it.
+        run: folder to make; see `RunFolder`.
+        resolved: configuration to keep in the run, enough to repeat it.
+    """
+
+    model: ModelConfig
+    train: TrainConfig
+    run: Path
+    resolved: Mapping[str, Any]
+
+
 def train(
     store: Store,
     model_config: ModelConfig,
@@ -67,72 +85,99 @@ def train(
     resume: bool = False,
     world: World | None = None,
 ) -> TrainSummary:
-    """Train one fusion model on the good, labelled rows of `store`.
+    """Train one fusion model on the good, labelled rows of `store`; see `train_together`."""
+    (summary,) = train_together(
+        store,
+        [Plan(model_config, train_config, run, resolved)],
+        loader=loader,
+        selection=selection,
+        rows=rows,
+        source=source,
+        resume=resume,
+        world=world,
+    )
+    return summary
+
+
+def train_together(
+    store: Store,
+    plans: Sequence[Plan],
+    *,
+    loader: LoaderConfig | None = None,
+    selection: Store | None = None,
+    rows: Rows | None = None,
+    source: RowSource | None = None,
+    resume: bool = False,
+    world: World | None = None,
+) -> list[TrainSummary]:
+    """Train fusion models on the good, labelled rows of `store`, in one pass over them.
 
     Args:
         store: features of the training split.
-        model_config: what to build.
-        train_config: how to train it.
-        run: folder to make; see `RunFolder`.
-        resolved: configuration to keep in the run, enough to repeat it.
+        plans: the models; they agree in all that concerns the rows (`sweep.SHARED`). Each comes
+            out as if trained alone.
         loader: how features are read; the defaults if not given.
         selection: another split that chooses the best checkpoint, instead of a holdout.
         rows: train on these rows only (their good, labelled ones).
         source: where features of `store` come from, instead of one made with `loader`.
-        resume: go on with what `run` holds, made with the same arguments.
+        resume: go on with what the run folders hold, made with the same arguments.
         world: this process among those of the training; alone if not given.
 
     Raises:
         UsageError: the selection is the split that is trained on.
-        TcaError: a stream that the variant reads and the store lacks, nothing to learn from, one
-            class, too few videos for the holdout, a finished run in the folder, a selection store
+        TcaError: a stream that a variant reads and the store lacks, nothing to learn from, one
+            class, too few videos for the holdout, a finished run in a folder, a selection store
             of other features, features or a loss that are no numbers, no memory, or no room on the
             disk.
     """
     started = time.monotonic()
-    world = world or World(0, 1, choose_device(train_config.device))
+    config = plans[0].train
+    world = world or World(0, 1, choose_device(config.device))
     loader = loader or LoaderConfig()
-    with dropped_if_empty(run), torch.random.fork_rng(), _explained(train_config, run):
-        streams = require_inputs(store, model_config.variant)
-        fit, held, chosen_by = _rows(store, train_config, selection, rows, streams, model_config)
+    with ExitStack() as stack:
+        for plan in plans:
+            stack.enter_context(dropped_if_empty(plan.run))
+        stack.enter_context(torch.random.fork_rng())
+        stack.enter_context(_explained(config, plans[0].run))
+        read = {name for plan in plans for name in require_inputs(store, plan.model.variant)}
+        streams = [name for name in STREAMS if name in read]
+        fit, held, chosen_by = _rows(store, config, selection, rows, streams)
         if source is None:
-            read = np.union1d(fit, held) if chosen_by is store else fit
-            source = open_source(store, read, streams, loader, world.device)
+            wanted = np.union1d(fit, held) if chosen_by is store else fit
+            source = open_source(store, wanted, streams, loader, world.device)
         held_source = source
         if chosen_by is not store:
             held_source = open_source(chosen_by, held, streams, loader, world.device)
-        member = Member(model_config, train_config, store.shapes, store.classes, world)
-        folder = RunFolder(run)
-        hooks = make_hooks(train_config.hooks) if world.leads else []
-        one = Run(member, folder, hooks)
-        training = Training(Data(source, fit, held_source, held), [one], loader, world)
-        info = _info(store, member, loader, fit, held, chosen_by, selection)
+        data = Data(source, fit, held_source, held)
+        runs = []
+        for plan in plans:
+            member = Member(plan.model, plan.train, store.shapes, store.classes, world)
+            info = _info(data, member, loader, None if selection is not None else config.holdout)
+            hooks = make_hooks(plan.train.hooks) if world.leads else []
+            runs.append(Run(member, RunFolder(plan.run), info, hooks))
+        training = Training(data, runs, loader, world)
         if not (resume and training.resume()):
             training.start()
-            if world.leads:
-                folder.begin(resolved, info)
+            for plan, run in zip(plans, runs, strict=True):
+                if world.leads:
+                    run.folder.begin(plan.resolved, run.info)
         training.go()
-        progress = one.progress
-        info |= {
-            "finished": True,
-            "epochs": progress.epoch,
-            "best_epoch": progress.best_epoch,
-            "holdout_top1": progress.best_top1,
-        }
-        if world.leads:
-            folder.write_info(info)
-    return TrainSummary(
-        run=run,
-        variant=model_config.variant,
-        parameters=info["parameters"],
-        rows=len(fit),
-        holdout_rows=len(held),
-        epochs=progress.epoch,
-        best_epoch=progress.best_epoch,
-        train_loss=progress.train_loss,
-        holdout_top1=progress.best_top1,
-        seconds=time.monotonic() - started,
-    )
+    seconds = time.monotonic() - started
+    return [
+        TrainSummary(
+            run=run.folder.path,
+            variant=run.member.model_config.variant,
+            parameters=parameters(run.member.model),
+            rows=len(fit),
+            holdout_rows=len(held),
+            epochs=run.progress.epoch,
+            best_epoch=run.progress.best_epoch,
+            train_loss=run.progress.train_loss,
+            holdout_top1=run.progress.best_top1,
+            seconds=seconds,
+        )
+        for run in runs
+    ]
 
 
 def _rows(
@@ -141,7 +186,6 @@ def _rows(
     selection: Store | None,
     rows: Rows | None,
     streams: Sequence[str],
-    model_config: ModelConfig,
 ) -> tuple[Rows, Rows, Store]:
     """Return the rows to train on, those that choose the best weights, and the store of these."""
     usable = labelled_rows(store)
@@ -152,7 +196,7 @@ def _rows(
     fit, held, chosen_by = usable, usable[:0], store
     if selection is not None:
         _refuse_other_features(store, selection, streams)
-        require_inputs(selection, model_config.variant)
+        require_streams(selection, streams)
         held, chosen_by = labelled_rows(selection), selection
     elif config.holdout > 0:
         fit, held = split_holdout(store, usable, config.holdout, config.seed.data)
@@ -165,17 +209,9 @@ def _rows(
     return fit, held, chosen_by
 
 
-def _info(
-    store: Store,
-    member: Member,
-    loader: LoaderConfig,
-    fit: Rows,
-    held: Rows,
-    chosen_by: Store,
-    selection: Store | None,
-) -> dict[str, Any]:
-    """Return `run.json` of a run that is not finished."""
-    config = member.config
+def _info(data: Data, member: Member, loader: LoaderConfig, share: float | None) -> dict[str, Any]:
+    """Return `run.json` of a run that is not finished; `share` is that of the holdout."""
+    store, config = data.source.store, member.config
     return {
         "finished": False,
         "split": store.split,
@@ -187,11 +223,11 @@ def _info(
         "shapes": vars(store.shapes),
         "classes": list(store.classes),
         "identity": store.identity,
-        "rows": len(fit),
+        "rows": len(data.fit),
         "holdout": {
-            "split": chosen_by.split,
-            "share": None if selection is not None else config.holdout,
-            "rows": len(held),
+            "split": data.held_source.store.split,
+            "share": share,
+            "rows": len(data.held),
         },
         "seed": config.seed.model_dump(),
         "processes": member.world.size,

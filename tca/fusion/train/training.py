@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -72,11 +72,14 @@ class Run:
     Args:
         member: the model.
         folder: where it is written to.
+        info: what `run.json` says of it.
         hooks: of the user.
     """
 
-    def __init__(self, member: Member, folder: RunFolder, hooks: Sequence[Hook] = ()) -> None:
-        self.member, self.folder = member, folder
+    def __init__(
+        self, member: Member, folder: RunFolder, info: Mapping[str, Any], hooks: Sequence[Hook] = ()
+    ) -> None:
+        self.member, self.folder, self.info = member, folder, info
         self.progress = Progress()
         self._hooks: list[Hook] = list(hooks)
         self._log: RunLog | None = None
@@ -106,6 +109,29 @@ class Run:
         if self._log is not None:
             self.progress.log_bytes = self._log.size
             save_state(self.folder.path, self.progress, *self.member.state())
+
+    def finish(self, *, held: bool) -> None:
+        """Write the last weights and the outcome; there is nothing left to go on with.
+
+        Args:
+            held: whether a holdout chose the best weights.
+        """
+        progress = self.progress
+        progress.finished = True
+        if not self.member.world.leads:
+            return
+        weights = self.member.scored.state_dict()
+        self.folder.save("last", weights)
+        if not held:
+            self.folder.save("best", weights)
+        outcome = {
+            "finished": True,
+            "epochs": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            "holdout_top1": progress.best_top1,
+        }
+        self.folder.write_info({**self.info, **outcome})
+        shutil.rmtree(self.folder.path / "state", ignore_errors=True)
 
     def end(self) -> None:
         """Close the log, and tell the hooks."""
@@ -191,8 +217,6 @@ class Training:
                 line = stack.enter_context(ProgressLine(what, whole, "rows", done))
             while active := [run for run in self.runs if not run.progress.finished]:
                 self._one_epoch(active, line)
-        for run in self.runs:
-            self._finish(run)
 
     def _rows_done(self, progress: Progress) -> int:
         return max(0, progress.epoch - 1) * len(self.data.fit) + progress.position
@@ -315,8 +339,9 @@ class Training:
                 f"{run.folder.path.name}: no better epoch than {progress.best_epoch} in the last "
                 f"{config.patience}; stopped early."
             )
-            progress.finished = True
-        progress.finished |= progress.epoch >= config.epochs
+            run.finish(held=bool(len(self.data.held)))
+        elif progress.epoch >= config.epochs:
+            run.finish(held=bool(len(self.data.held)))
 
     def _keep(self, run: Run, top1: float | None, loss: float | None, better: bool) -> None:
         progress = run.progress
@@ -328,16 +353,6 @@ class Training:
             judged = (0.0, -float(progress.epoch)) if top1 is None or loss is None else (top1, loss)
             progress.kept.append([*judged, float(progress.epoch)])
             keep_epoch(run.folder.path, progress, weights, run.member.config.keep)
-
-    def _finish(self, run: Run) -> None:
-        if not self.world.leads:
-            return
-        weights = run.member.scored.state_dict()
-        run.folder.save("last", weights)
-        if not len(self.data.held):
-            run.folder.save("best", weights)
-        # There is nothing left to go on with.
-        shutil.rmtree(run.folder.path / "state", ignore_errors=True)
 
     def _save_if_due(self, runs: list[Run]) -> None:
         now = time.monotonic()
