@@ -25,6 +25,7 @@ COMMANDS = {
     "cache": "Look at stores, check, repair, convert and merge them.",
     "model": "Tell what fusion models cost: parameters, FLOPs, memory, time.",
     "train-fusion": "Train a fusion model on cached features.",
+    "ablate": "Train a grid of settings and seeds in as few passes as can be.",
     "evaluate": "Score a run on a split.",
     "export": "Write a trained model for the hub, ONNX or PyTorch.",
     "bench": "Measure tca on this machine.",

@@ -212,8 +212,8 @@ class DenseReference:
             narrow = narrow + self._linear(f"{where}.cross.out", torch.cat(taken))
             if self.config.ratio:
                 forward = f"{where}.feed_forward"
-                wide = self._linear(f"{forward}.1", self._norm(narrow, f"{forward}.0"))
-                narrow = narrow + self._linear(f"{forward}.4", _gelu(wide))
+                wide = self._linear(f"{forward}.widen.1", self._norm(narrow, f"{forward}.widen.0"))
+                narrow = narrow + self._linear(f"{forward}.narrow", _gelu(wide))
             up = self._linear(f"{where}.up", narrow)
             after[node] = token + self.state[f"{where}.gate.gate"] * up
         return after

@@ -290,7 +290,7 @@ def test_the_peer_differs_from_gasm_cast_in_its_cross_layers_alone() -> None:
             assert peer[f"{side}.cross.query.weight"] == (width, width)
             assert peer[f"{side}.cross.key_value.weight"] == (2 * width, other)
             assert peer[f"{side}.cross.out.weight"] == (width, width)
-            assert peer[f"{side}.feed_forward.1.weight"] == (4 * width, width)
+            assert peer[f"{side}.feed_forward.widen.1.weight"] == (4 * width, width)
 
 
 @pytest.mark.parametrize("form", SSV2)

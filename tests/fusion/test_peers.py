@@ -47,7 +47,7 @@ def test_cross_attention_is_torchs_between_full_widths_both_ways_at_once() -> No
         (layer.motion, motion, semantic, found[1]),
     ):
         expected = tokens + side.cross_gate.gate * attended(side.cross, tokens, other)
-        norm, widen, _, _, narrow = side.feed_forward
+        (norm, widen, _, _), narrow = side.feed_forward.widen, side.feed_forward.narrow
         fed = narrow(F.gelu(widen(norm(expected))))
         assert widen.out_features == 2 * tokens.shape[-1]
         expected = expected + side.feed_forward_gate.gate * fed
@@ -62,7 +62,7 @@ def test_the_attentive_probe_is_one_query_over_all_tokens() -> None:
         probe = model.head.probes[name]
         query = probe.query.expand(3, -1, -1)
         one = query + attended(probe.cross, query, tokens.flatten(1, 2))
-        norm, widen, _, _, narrow = probe.feed_forward
+        (norm, widen, _, _), narrow = probe.feed_forward.widen, probe.feed_forward.narrow
         gathered.append((one + narrow(F.gelu(widen(norm(one)))))[:, 0])
     expected = model.head.classify(model.head.norm(torch.cat(gathered, -1)))
     torch.testing.assert_close(model(*inputs), expected, atol=1e-4, rtol=1e-4)

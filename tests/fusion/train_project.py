@@ -15,7 +15,9 @@ from tca.cache.writer import StoreWriter
 CONFIG = """
 data: {videos: none, annotations: {train: none.json}}
 model: {bottleneck: 16, heads: 2, layers: 1, ratio: 1, rank: 8, similar: 2, radius: 1}
-train: {epochs: 6, batch_size: 16, lr: 3.0e-3, holdout: 0.2, device: cpu, save_steps: 1, seed: 3}
+train:
+  {epochs: 6, batch_size: 16, lr: 3.0e-3, holdout: 0.2, device: cpu, save_steps: 1,
+   seed: {data: 3, model: 3}}
 stores: "{split}.zarr"
 """
 

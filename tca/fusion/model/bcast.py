@@ -36,7 +36,7 @@ class Side(nn.Module):
         low = low + self.cross(low, other)
         if self.feed_forward is not None:
             low = low + self.feed_forward(low)
-        after: Tensor = self.gate(tokens, self.up(low))
+        after: Tensor = self.gate(tokens, low, self.up)
         return after
 
 

@@ -26,6 +26,11 @@ class CrossAttention(nn.Module):
 
     def forward(self, tokens: Tensor, other: Tensor) -> Tensor:
         """Return what `tokens` take from `other`, (B, N, D)."""
+        taken: Tensor = self.out(self.mix(tokens, other))
+        return taken
+
+    def mix(self, tokens: Tensor, other: Tensor) -> Tensor:
+        """Return the same before the last projection, `out`."""
         batch, count, _ = tokens.shape
         query = self.query(self.norm(tokens)).view(batch, count, self.heads, self.size)
         packed = self.key_value(self.other_norm(other))
@@ -33,22 +38,24 @@ class CrossAttention(nn.Module):
         key, value = packed.permute(2, 0, 3, 1, 4)
         rate = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, dropout_p=rate)
-        taken: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
-        return taken
+        return mixed.transpose(1, 2).flatten(-2)
 
 
-class FeedForward(nn.Sequential):
+class FeedForward(nn.Module):
     """Norm, widen by `model.ratio`, GELU, narrow again."""
 
     def __init__(self, width: int, config: ModelConfig) -> None:
+        super().__init__()
         hidden = round(config.ratio * width)
-        super().__init__(
-            nn.LayerNorm(width),
-            nn.Linear(width, hidden),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(hidden, width),
+        self.widen = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Dropout(config.dropout)
         )
+        self.narrow = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return tokens of the same shape."""
+        fed: Tensor = self.narrow(self.widen(tokens))
+        return fed
 
 
 def cross_layers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
@@ -23,7 +24,18 @@ class Gate(nn.Module):
         self.gate = nn.Parameter(torch.zeros(()))
         self.drop = StochasticDepth(drop_path, "row") if drop_path else nn.Identity()
 
-    def forward(self, stream: Tensor, branch: Tensor) -> Tensor:
-        """Return both added, (B, …) each."""
-        added: Tensor = stream + self.drop(self.gate * branch)
+    def forward(self, stream: Tensor, branch: Tensor, last: nn.Linear | None = None) -> Tensor:
+        """Return both added, (B, …) each.
+
+        Args:
+            stream: what the branch is added to.
+            branch: the branch, or what its last projection takes.
+            last: that projection. Its weights are scaled instead of every token of the branch,
+                which then need not be kept for the backward pass.
+        """
+        if last is None:
+            gated = self.gate * branch
+        else:
+            gated = F.linear(branch, self.gate * last.weight, self.gate * last.bias)
+        added: Tensor = stream + self.drop(gated)
         return added

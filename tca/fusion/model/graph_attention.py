@@ -164,7 +164,7 @@ class GraphAttention(nn.Module):
             along = F.scaled_dot_product_attention(*tubes, mask, self._rate)
             along = along.view(batch, patches, -1, segments, self.size).permute(0, 3, 1, 2, 4)
             mixed = torch.cat((mixed, along.flatten(-2)), dim=-1)
-        after: Tensor = self.gate(tokens, self.out(mixed))
+        after: Tensor = self.gate(tokens, mixed, self.out)
         return after
 
     def graph(self, tokens: Tensor, *, weights: bool = False) -> Graph:

@@ -45,9 +45,10 @@ class Side(nn.Module):
 
     def forward(self, tokens: Tensor, other: Tensor) -> Tensor:
         """Return tokens (B, N, width) after they attended to `other` (B, M, other width)."""
-        tokens = self.cross_gate(tokens, self.cross(tokens, other))
-        if self.feed_forward is not None and self.feed_forward_gate is not None:
-            tokens = self.feed_forward_gate(tokens, self.feed_forward(tokens))
+        tokens = self.cross_gate(tokens, self.cross.mix(tokens, other), self.cross.out)
+        feed = self.feed_forward
+        if feed is not None and self.feed_forward_gate is not None:
+            tokens = self.feed_forward_gate(tokens, feed.widen(tokens), feed.narrow)
         return tokens
 
 

@@ -1,0 +1,163 @@
+"""Members of a sweep share a pass over the rows and come out as if each had been alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from memory_store import MemoryStore, moving_dot
+from safetensors.torch import load_file
+from train_project import write_train_project
+
+from tca.cli import run as tca
+from tca.errors import UsageError
+from tca.fusion.model.config import ModelConfig
+from tca.fusion.train.config import SeedConfig, TrainConfig
+from tca.fusion.train.loop import Plan, train, train_together
+from tca.fusion.train.sweep import SweepConfig, member_name, passes
+
+MODEL = ModelConfig(bottleneck=16, heads=2, layers=1, ratio=1, rank=8, similar=2, radius=1)
+TRAIN = TrainConfig(epochs=4, batch_size=16, lr=3e-3, holdout=0.2, device="cpu")
+MEMBERS = {
+    "plain": (MODEL, TRAIN),
+    "seed": (MODEL, TRAIN.model_copy(update={"seed": SeedConfig(model=5)})),
+    "lr": (MODEL, TRAIN.model_copy(update={"lr": 1e-3, "ema": 0.9, "accumulate": 2})),
+    "other": (MODEL.model_copy(update={"variant": "motion_only", "dropout": 0.3}), TRAIN),
+    "early": (MODEL, TRAIN.model_copy(update={"lr": 1e-30, "patience": 1})),
+}
+
+
+class Counting(MemoryStore):
+    """Counts the rows that are read of each stream."""
+
+    def read(self, stream, rows, out=None, *, check=True):
+        self.counts = getattr(self, "counts", {})
+        self.counts[stream] = self.counts.get(stream, 0) + len(rows)
+        return super().read(stream, rows, out, check=check)
+
+
+def counting() -> Counting:
+    plain = moving_dot(100)
+    return Counting(plain.semantic, plain.motion, plain.label, plain.classes)
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "step" in line]
+
+
+def test_every_member_is_as_if_trained_alone_and_rows_are_read_once(tmp_path: Path) -> None:
+    store = counting()
+    plans = [Plan(*member, tmp_path / f"all/{name}", {}) for name, member in MEMBERS.items()]
+    summaries = train_together(store, plans)
+    together = store.counts
+    alone = counting()
+    for name, member in MEMBERS.items():
+        train(alone, *member, tmp_path / f"one/{name}", resolved={})
+    for name, summary in zip(MEMBERS, summaries, strict=True):
+        ours, theirs = (tmp_path / folder / name for folder in ("all", "one"))
+        assert losses(ours) == losses(theirs), name
+        got, expected = (load_file(run / "last.safetensors") for run in (ours, theirs))
+        assert all(torch.equal(got[key], expected[key]) for key in expected)
+        info = json.loads((ours / "run.json").read_text())
+        assert info == json.loads((theirs / "run.json").read_text())
+        assert summary.epochs == info["epochs"]
+    # The statistics and the holdout are each model's own; an epoch of training is everybody's.
+    epochs = 4 * summaries[0].rows
+    assert alone.counts["semantic"] - together["semantic"] >= 2 * epochs
+    assert len(losses(tmp_path / "all/early")) < len(losses(tmp_path / "all/plain"))
+
+
+def test_passes_are_shared_where_rows_are() -> None:
+    def tree(**changes):
+        train = TRAIN.model_copy(update=changes).model_dump()
+        return {"train": train, "loader": {}, "stores": "x"}
+
+    trees = [tree(), tree(lr=1.0), tree(seed=SeedConfig(data=1)), tree(ema=0.5), tree(epochs=9)]
+    assert list(passes(trees, 8)) == [[0, 1, 3], [2], [4]]
+    assert list(passes(trees, 2)) == [[0, 1], [3], [2], [4]]
+
+
+def test_what_a_sweep_holds() -> None:
+    sweep = SweepConfig(grid={"a.x": [1, 2], "b": ["u", "v"]}, members=[{"a.x": 3}])
+    assert [member_name(one) for one in sweep.settings()] == [
+        "x=1,b=u",
+        "x=1,b=v",
+        "x=2,b=u",
+        "x=2,b=v",
+        "x=3",
+    ]
+    assert member_name({"p": "../../etc"}) == "p=.._.._etc"
+    with pytest.raises(UsageError, match="a member twice"):
+        SweepConfig(grid={"a": [1, 1]}).settings()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_train_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweep.yaml").write_text(
+        "grid: {model.variant: [gasm_cast, concat], train.seed.model: [0, 1]}\n"
+    )
+    return tmp_path
+
+
+def test_a_sweep_is_stopped_and_gone_on_with(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = ["ablate", "sweep.yaml", "train.epochs=2", "train.save_steps=2", "--json"]
+    (project / "stopping.py").write_text(
+        "from tca.fusion.train.hooks import Hook\n"
+        "class Stop(Hook):\n"
+        "    def step(self, report):\n"
+        "        if report.step == 7:\n"
+        "            raise KeyboardInterrupt\n"
+    )
+    monkeypatch.syspath_prepend(str(project))
+    hooks = "train.hooks=[stopping:Stop]"
+    assert tca([*sweep, "--name", "cut", hooks]) == 130
+    states = list((project / "runs/cut").glob("*/state/*"))
+    assert len(states) == 4 * 2
+    monkeypatch.setattr("stopping.Stop.step", lambda self, report: None)
+    assert tca([*sweep, "--name", "cut", hooks]) == 0
+    assert tca([*sweep, "--name", "whole", hooks]) == 0
+    documents = [
+        json.loads((project / f"runs/{n}/sweep.json").read_text()) for n in ("cut", "whole")
+    ]
+    assert documents[0]["settings"] == documents[1]["settings"]
+    assert documents[0]["varied"] == ["train.seed.model"]
+    first = documents[0]["settings"][0]
+    assert first["settings"] == {"model.variant": "gasm_cast"}
+    assert first["runs"] == ["variant=gasm_cast,model=0", "variant=gasm_cast,model=1"]
+    assert first["top1_mean"] == pytest.approx(np.mean(first["top1"]))
+    for run in (project / "runs/whole").glob("*=*"):
+        assert losses(run) == losses(project / "runs/cut" / run.name)
+    # Once more, there is nothing to do.
+    before = [f.stat().st_mtime_ns for f in (project / "runs/cut").glob("*/log.jsonl")]
+    assert tca([*sweep, "--name", "cut", hooks, "--evaluate", "train"]) == 0
+    assert [f.stat().st_mtime_ns for f in (project / "runs/cut").glob("*/log.jsonl")] == before
+    capsys.readouterr()
+    assert tca([*sweep, "--name", "cut", hooks, "train.lr=1"]) == 1
+    assert "was trained with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "neither grid nor members"),
+        ("grid: {model.variant: []}", "lists no value"),
+        ("grid: {model.variant: [nope]}", "'nope' is none of gasm_cast"),
+        ("grid: {model.varant: [concat]}", "unknown key 'model.varant'; did you mean"),
+        ("gird: {}", "unknown key 'gird'"),
+        ("grid: {train.folds: [3]}", "cannot cross-validate"),
+    ],
+)
+def test_what_is_no_sweep_is_one_sentence(
+    project: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
+) -> None:
+    (project / "bad.yaml").write_text(text)
+    assert tca(["ablate", "bad.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert "Traceback" not in said
