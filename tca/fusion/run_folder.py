@@ -108,9 +108,10 @@ class RunFolder:
                     old.unlink()
                 elif old.name in ("state", "epochs"):
                     shutil.rmtree(old)
+        # First: killed after it, the folder is known as a run that may be replaced.
+        self.write_info(info)
         text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
         write_atomic(self.path / "config.yaml", [text.encode()])
-        self.write_info(info)
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Replace `run.json`."""

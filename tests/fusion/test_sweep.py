@@ -15,7 +15,7 @@ from tca.errors import UsageError
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.train.config import SeedConfig, TrainConfig
 from tca.fusion.train.loop import Plan, train, train_together
-from tca.fusion.train.sweep import SweepConfig, member_name, passes
+from tca.fusion.train.sweep import SweepConfig, member_names, passes
 
 MODEL = ModelConfig(bottleneck=16, heads=2, layers=1, ratio=1, rank=8, similar=2, radius=1)
 TRAIN = TrainConfig(epochs=4, batch_size=16, lr=3e-3, holdout=0.2, device="cpu")
@@ -80,17 +80,22 @@ def test_passes_are_shared_where_rows_are() -> None:
 
 
 def test_what_a_sweep_holds() -> None:
-    sweep = SweepConfig(grid={"a.x": [1, 2], "b": ["u", "v"]}, members=[{"a.x": 3}])
-    assert [member_name(one) for one in sweep.settings()] == [
+    sweep = SweepConfig(
+        grid={"model.x": [1, 2], "train.b": ["u", "v"]}, members=[{"model.x": 3}, {"train.x": 3}]
+    )
+    assert member_names(sweep.settings()) == [
         "x=1,b=u",
         "x=1,b=v",
         "x=2,b=u",
         "x=2,b=v",
-        "x=3",
+        "model.x=3",
+        "train.x=3",
     ]
-    assert member_name({"p": "../../etc"}) == "p=.._.._etc"
+    assert member_names([{"p": "../../etc"}]) == ["p=.._.._etc"]
+    with pytest.raises(UsageError, match="would be called model"):
+        member_names([{"model.p": "/a"}, {"model.p": "?a"}])
     with pytest.raises(UsageError, match="a member twice"):
-        SweepConfig(grid={"a": [1, 1]}).settings()
+        SweepConfig(grid={"model.a": [1, 1]}).settings()
 
 
 @pytest.fixture
@@ -151,6 +156,8 @@ def test_a_sweep_is_stopped_and_gone_on_with(
         ("grid: {model.varant: [concat]}", "unknown key 'model.varant'; did you mean"),
         ("gird: {}", "unknown key 'gird'"),
         ("grid: {train.folds: [3]}", "cannot cross-validate"),
+        ("grid: {semantic.keep: [mean, frames]}", "semantic.keep makes no difference"),
+        ("grid: {train.split: [2020-01-01]}", "sets 'train.split' to '2020-01-01'"),
     ],
 )
 def test_what_is_no_sweep_is_one_sentence(
@@ -161,3 +168,69 @@ def test_what_is_no_sweep_is_one_sentence(
     said = capsys.readouterr().err
     assert says in said
     assert "Traceback" not in said
+
+
+def test_a_member_that_diverges_does_not_end_the_others(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ["ablate", "sweep.yaml", "train.epochs=2", "train.warmup=0", "--json"]
+    (project / "sweep.yaml").write_text(
+        "grid: {train.lr: [1.0e+30, 1.0e-3], train.seed.model: [0, 1]}\n"
+    )
+    assert tca(sweep) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("training has diverged") == 2
+    bad, good = json.loads(captured.out)["settings"]
+    assert bad["runs"] == bad["top1"] == []
+    assert bad["top1_mean"] is None
+    assert list(bad["failed"]) == ["lr=1e+30,model=0", "lr=1e+30,model=1"]
+    assert good["failed"] == {}
+    # What went on is what it would have been alone.
+    alone = ["train-fusion", "--run", "runs/alone", "train.lr=1e-3", "train.seed.model=1"]
+    assert tca([*alone, "train.epochs=2", "train.warmup=0"]) == 0
+    assert losses(project / "runs/sweep/lr=0.001,model=1") == losses(project / "runs/alone")
+    # Once more, it is told again and not tried again.
+    before = [f.stat().st_mtime_ns for f in (project / "runs/sweep").glob("*/log.jsonl")]
+    assert tca(sweep) == 0
+    assert "training has diverged" in capsys.readouterr().err
+    assert [f.stat().st_mtime_ns for f in (project / "runs/sweep").glob("*/log.jsonl")] == before
+    (project / "bad.yaml").write_text("grid: {train.lr: [1.0e+30]}\n")
+    assert tca(["ablate", "bad.yaml", "train.warmup=0"]) == 1
+    assert "could be trained" in capsys.readouterr().err
+
+
+def test_passes_stay_the_same_when_one_of_their_members_has_ended(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a member that is half done would start anew, beside one that has no state."""
+    (project / "sweep.yaml").write_text(
+        "members:\n- {train.lr: 1.0e-30, train.patience: 1}\n- {train.lr: 1.0e-3}\n"
+        "- {train.lr: 2.0e-3}\n"
+    )
+    (project / "stopping_late.py").write_text(
+        "from tca.fusion.train.hooks import Hook\n"
+        "class Stop(Hook):\n"
+        "    def step(self, report):\n"
+        "        if report.epoch == 5:\n"
+        "            raise KeyboardInterrupt\n"
+    )
+    monkeypatch.syspath_prepend(str(project))
+    sweep = ["ablate", "sweep.yaml", "--together", "2", "train.hooks=[stopping_late:Stop]"]
+    assert tca(sweep) == 130
+    begun: list[int] = []
+    monkeypatch.setattr("stopping_late.Stop.step", lambda self, report: None)
+    monkeypatch.setattr(
+        "stopping_late.Stop.begin", lambda self, run, model, step: begun.append(step)
+    )
+    assert tca(sweep) == 0
+    assert len(begun) == 2
+    assert begun[0] > 0
+    assert begun[1] == 0
+
+
+def test_a_missing_split_is_told_before_the_training(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tca(["ablate", "sweep.yaml", "--evaluate", "validation"]) == 1
+    assert "validation.zarr" in capsys.readouterr().err
+    assert not (project / "runs").exists()

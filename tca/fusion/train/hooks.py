@@ -72,8 +72,13 @@ class Hook:
     def step(self, report: StepReport) -> None:
         """A step was done."""
 
-    def epoch(self, report: EpochReport, model: Variant) -> None:
-        """An epoch was done; `model` is what was scored."""
+    def epoch(self, report: EpochReport, model: Variant) -> bool | None:
+        """An epoch was done; `model` is what was scored.
+
+        Returns:
+            True asks for the end: the run is finished as one that stopped early.
+        """
+        return None
 
     def end(self, run: Path) -> None:
         """The training ended, also by an error."""

@@ -28,9 +28,9 @@ from tca.fusion.model.variant import STREAMS
 from tca.fusion.rows import Rows, labelled_rows, split_holdout, tell_incomplete
 from tca.fusion.run_folder import RunFolder, dropped_if_empty
 from tca.fusion.train.config import TrainConfig
-from tca.fusion.train.hooks import make_hooks
+from tca.fusion.train.hooks import Hook, make_hooks
 from tca.fusion.train.member import Member
-from tca.fusion.train.training import Data, Run, Training
+from tca.fusion.train.training import Data, Run, Training, TrainingError
 from tca.fusion.train.world import World
 
 
@@ -63,12 +63,14 @@ class Plan:
         train: how to train it.
         run: folder to make; see `RunFolder`.
         resolved: configuration to keep in the run, enough to repeat it.
+        hooks: who looks on beside `train.hooks`.
     """
 
     model: ModelConfig
     train: TrainConfig
     run: Path
     resolved: Mapping[str, Any]
+    hooks: Sequence[Hook] = ()
 
 
 def train(
@@ -85,8 +87,12 @@ def train(
     resume: bool = False,
     world: World | None = None,
 ) -> TrainSummary:
-    """Train one fusion model on the good, labelled rows of `store`; see `train_together`."""
-    (summary,) = train_together(
+    """Train one fusion model on the good, labelled rows of `store`; see `train_together`.
+
+    Raises:
+        TrainingError: the loss is no longer a number.
+    """
+    (outcome,) = train_together(
         store,
         [Plan(model_config, train_config, run, resolved)],
         loader=loader,
@@ -96,7 +102,9 @@ def train(
         resume=resume,
         world=world,
     )
-    return summary
+    if isinstance(outcome, TrainingError):
+        raise outcome
+    return outcome
 
 
 def train_together(
@@ -109,7 +117,7 @@ def train_together(
     source: RowSource | None = None,
     resume: bool = False,
     world: World | None = None,
-) -> list[TrainSummary]:
+) -> list[TrainSummary | TrainingError]:
     """Train fusion models on the good, labelled rows of `store`, in one pass over them.
 
     Args:
@@ -123,12 +131,16 @@ def train_together(
         resume: go on with what the run folders hold, made with the same arguments.
         world: this process among those of the training; alone if not given.
 
+    Returns:
+        What each came to, in the order of `plans`: a summary, or why its loss was no longer a
+        number. One that fails does not end the others.
+
     Raises:
+        TrainingError: no memory for them.
         UsageError: the selection is the split that is trained on.
         TcaError: a stream that a variant reads and the store lacks, nothing to learn from, one
             class, too few videos for the holdout, a finished run in a folder, a selection store
-            of other features, features or a loss that are no numbers, no memory, or no room on the
-            disk.
+            of other features, features that are no numbers, or no room on the disk.
     """
     started = time.monotonic()
     config = plans[0].train
@@ -138,7 +150,7 @@ def train_together(
         for plan in plans:
             stack.enter_context(dropped_if_empty(plan.run))
         stack.enter_context(torch.random.fork_rng())
-        stack.enter_context(_explained(config, plans[0].run))
+        stack.enter_context(_explained(plans))
         read = {name for plan in plans for name in require_inputs(store, plan.model.variant)}
         streams = [name for name in STREAMS if name in read]
         fit, held, chosen_by = _rows(store, config, selection, rows, streams)
@@ -153,7 +165,7 @@ def train_together(
         for plan in plans:
             member = Member(plan.model, plan.train, store.shapes, store.classes, world)
             info = _info(data, member, loader, None if selection is not None else config.holdout)
-            hooks = make_hooks(plan.train.hooks) if world.leads else []
+            hooks = [*make_hooks(plan.train.hooks), *plan.hooks] if world.leads else []
             runs.append(Run(member, RunFolder(plan.run), info, hooks))
         training = Training(data, runs, loader, world)
         if not (resume and training.resume()):
@@ -164,7 +176,8 @@ def train_together(
         training.go()
     seconds = time.monotonic() - started
     return [
-        TrainSummary(
+        run.failure
+        or TrainSummary(
             run=run.folder.path,
             variant=run.member.model_config.variant,
             parameters=parameters(run.member.model),
@@ -240,18 +253,21 @@ def _info(data: Data, member: Member, loader: LoaderConfig, share: float | None)
 
 
 @contextmanager
-def _explained(config: TrainConfig, run: Path) -> Iterator[None]:
+def _explained(plans: Sequence[Plan]) -> Iterator[None]:
     """Turn what the machine runs out of into one sentence."""
     try:
         yield
     except OSError as error:
-        raise writing_failed(run, error) from None
+        raise writing_failed(plans[0].run, error) from None
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-        raise TcaError(
-            f"not enough memory for {config.batch_size} rows at once; free some, or lower "
-            "train.batch_size."
+        rows = f"{plans[0].train.batch_size} rows at once"
+        if len(plans) > 1:
+            rows += f" and {len(plans)} models together"
+        fewer = "" if len(plans) == 1 else " or the number of models (--together)"
+        raise TrainingError(
+            f"not enough memory for {rows}; free some, or lower train.batch_size{fewer}."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""A sweep: a grid of settings, every combination a run, as few passes over the rows as can be.
+"""What a sweep is made of: its members, their folders, and the passes they can share.
 
 Members that agree in everything that concerns the rows train in one pass: each batch is read once
 and feeds every model. A member comes out as if it had been trained alone, because all that its
@@ -11,15 +11,14 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from tca.config import Section
 from tca.errors import TcaError, UsageError
+from tca.fusion.train.candidate import setting
 
 SHARED = (
     "train.split",
@@ -38,6 +37,9 @@ SHARED = (
 SEEDS = ("train.seed", "train.seed.data", "train.seed.model")
 """Settings that are averaged over in a table."""
 
+LOOKED_AT = ("model.", "train.", "loader.", "stores")
+"""What the names of settings begin with that a training looks at."""
+
 
 class SweepConfig(Section):
     """What a sweep tries; a file of its own beside `tca.yaml`."""
@@ -55,6 +57,12 @@ class SweepConfig(Section):
             raise ValueError("neither grid nor members has anything in it")
         if empty := [key for key, values in self.grid.items() if not values]:
             raise ValueError(f"grid.{empty[0]} lists no value")
+        names = [*self.grid, *(name for member in self.members for name in member)]
+        if others := [name for name in names if not name.startswith(LOOKED_AT)]:
+            raise ValueError(
+                f"{others[0]} makes no difference to a training; a sweep varies settings of model, "
+                "train, loader and stores"
+            )
         return self
 
     def settings(self) -> list[dict[str, Any]]:
@@ -67,44 +75,31 @@ class SweepConfig(Section):
         product = itertools.product(*self.grid.values()) if names else ()
         found = [dict(zip(names, values, strict=True)) for values in product]
         found += self.members
-        texts = [json.dumps(one, sort_keys=True) for one in found]
+        texts = [json.dumps(one, sort_keys=True, default=str) for one in found]
         if len(set(texts)) < len(texts):
             twice = next(text for text in texts if texts.count(text) > 1)
             raise UsageError(f"the sweep has a member twice: {twice}.")
         return found
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One setting of a sweep, over its seeds.
+def member_names(members: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a folder's name for the settings of each member, all of them different.
 
-    Attributes:
-        settings: those that differ between members, seeds left out.
-        runs: names of the run folders.
-        top1: of each, on the holdout; None without one.
-        scores: of each, on the split that was asked for; empty if none was.
-        parameters: of the model.
+    Raises:
+        UsageError: a name would be too long, or two the same.
     """
-
-    settings: dict[str, Any]
-    runs: list[str]
-    top1: list[float | None]
-    scores: list[float]
-    parameters: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON, with mean and standard deviation of what was scored."""
-        return vars(self) | {
-            "top1_mean": mean(self.top1),
-            "top1_spread": spread(self.top1),
-            "score_mean": mean(self.scores),
-            "score_spread": spread(self.scores),
-        }
+    short = [_name({key.rpartition(".")[2]: value for key, value in m.items()}) for m in members]
+    names = [
+        _name(member) if short.count(name) > 1 else name
+        for member, name in zip(members, short, strict=True)
+    ]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"two members of the sweep would be called {twice[0]}; leave one out.")
+    return names
 
 
-def member_name(settings: Mapping[str, Any]) -> str:
-    """Return a folder's name for settings: their last words and values."""
-    parts = [f"{key.rpartition('.')[2]}={_plain(value)}" for key, value in settings.items()]
+def _name(settings: Mapping[str, Any]) -> str:
+    parts = [f"{key}={_plain(value)}" for key, value in settings.items()]
     name = re.sub(r"[^\w=.,+-]+", "_", ",".join(parts))
     if len(name.encode()) > 200:
         raise UsageError(
@@ -123,24 +118,24 @@ def passes(members: Sequence[Mapping[str, Any]], most: int) -> Iterator[list[int
     """
     groups: dict[str, list[int]] = {}
     for index, resolved in enumerate(members):
-        key = json.dumps([_at(resolved, name) for name in SHARED], sort_keys=True)
+        key = json.dumps([setting(resolved, name) for name in SHARED], sort_keys=True)
         groups.setdefault(key, []).append(index)
     for group in groups.values():
         for first in range(0, len(group), most):
             yield group[first : first + most]
 
 
-def is_finished(run: Path, resolved: Mapping[str, Any]) -> bool:
-    """Tell whether a member has been trained.
+def outcome(run: Path, resolved: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return `run.json` of a member that has been trained or has failed, None of the others.
 
     Raises:
         TcaError: the folder holds a run of other settings.
     """
     file = run / "run.json"
     if not file.is_file():
-        return False
+        return None
     try:
-        info = json.loads(file.read_text(encoding="utf-8"))
+        info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         same = all(info[name] == resolved[name] for name in ("model", "train", "loader"))
     except (ValueError, LookupError, TypeError):
         raise TcaError(f"{file} is damaged; remove {run} and run the sweep again.") from None
@@ -148,27 +143,8 @@ def is_finished(run: Path, resolved: Mapping[str, Any]) -> bool:
         raise TcaError(
             f"{run} was trained with other settings; give the sweep another --name, or remove it."
         )
-    return bool(info.get("finished"))
-
-
-def mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean of what is not None, None of nothing."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def spread(values: Sequence[float | None]) -> float | None:
-    """Return the standard deviation between runs, None of fewer than two."""
-    known = [value for value in values if value is not None]
-    return float(np.std(known, ddof=1)) if len(known) > 1 else None
+    return info if info.get("finished") or "failed" in info else None
 
 
 def _plain(value: Any) -> str:
-    return str(value) if isinstance(value, (str, int, float)) else json.dumps(value)
-
-
-def _at(tree: Mapping[str, Any], name: str) -> Any:
-    node: Any = tree
-    for part in name.split("."):
-        node = node[part]
-    return node
+    return str(value) if isinstance(value, (str, int, float)) else json.dumps(value, default=str)

@@ -66,6 +66,10 @@ class Data:
     held: Rows
 
 
+class TrainingError(TcaError):
+    """One model could not be trained; with other settings it may be."""
+
+
 class Run:
     """One model of a training, its run folder, and who looks on.
 
@@ -81,6 +85,7 @@ class Run:
     ) -> None:
         self.member, self.folder, self.info = member, folder, info
         self.progress = Progress()
+        self.failure: TrainingError | None = None
         self._hooks: list[Hook] = list(hooks)
         self._log: RunLog | None = None
 
@@ -93,16 +98,25 @@ class Run:
         for hook in self._hooks:
             hook.begin(self.folder.path, self.member.scored, self.progress.step)
 
-    def told(self, reports: Iterable[StepReport | EpochReport]) -> None:
-        """Tell the hooks of steps and epochs."""
-        if not self.member.world.leads:
-            return
-        for report in reports:
+    def told(self, reports: Iterable[StepReport]) -> None:
+        """Tell the hooks of steps."""
+        for report in reports if self.member.world.leads else ():
             for hook in self._hooks:
-                if isinstance(report, StepReport):
-                    hook.step(report)
-                else:
-                    hook.epoch(report, self.member.scored)
+                hook.step(report)
+
+    def told_epoch(self, report: EpochReport) -> bool:
+        """Tell the hooks of an epoch; return whether one of them asks for the end."""
+        world = self.member.world
+        hooks = self._hooks if world.leads else ()
+        # All of them are told, also after one has asked.
+        asked = [bool(hook.epoch(report, self.member.scored)) for hook in hooks]
+        return world.told(any(asked))
+
+    def fail(self, failure: TrainingError) -> None:
+        """Take part no more, and write down why."""
+        self.failure = failure
+        if self.member.world.leads:
+            self.folder.write_info({**self.info, "failed": str(failure)})
 
     def save(self) -> None:
         """Write all that a resume needs."""
@@ -202,7 +216,10 @@ class Training:
         return False
 
     def go(self) -> None:
-        """Run all epochs, or stop early; writes checkpoints and logs into the run folders."""
+        """Run all epochs, or stop early; writes checkpoints and logs into the run folders.
+
+        A run that diverges holds its `failure`, and the others go on.
+        """
         what = f"train {self.runs[0].folder.path.name}"
         if len(self.runs) > 1:
             what += f" and {len(self.runs) - 1} more"
@@ -215,7 +232,7 @@ class Training:
             line = None
             if self.world.leads:
                 line = stack.enter_context(ProgressLine(what, whole, "rows", done))
-            while active := [run for run in self.runs if not run.progress.finished]:
+            while active := [run for run in self.runs if _goes_on(run)]:
                 self._one_epoch(active, line)
 
     def _rows_done(self, progress: Progress) -> int:
@@ -250,22 +267,23 @@ class Training:
             every = min(LOOK_EVERY, self.config.save_steps or LOOK_EVERY)
             if number - last >= every and batch.position < len(self.data.fit):
                 last = number
-                self._look(runs)
+                if not (runs := self._look(runs)):
+                    return
                 self._save_if_due(runs)
-        self._look(runs)
+        runs = self._look(runs)
         for run in runs:
             self._end_epoch(run)
         self._save_if_due([run for run in runs if not run.progress.finished])
 
-    def _look(self, runs: list[Run]) -> None:
+    def _look(self, runs: list[Run]) -> list[Run]:
         """See what the steps since the last look came to, and tell the hooks.
 
-        Raises:
-            TcaError: a loss or a gradient is not a number.
+        Returns:
+            Those of `runs` whose losses and gradients are all numbers; the others have failed.
         """
         unseen, self._unseen = self._unseen, []
         if not unseen:
-            return
+            return runs
         for index, run in enumerate(runs):
             losses = torch.stack([one.steps[index].loss for one in unseen]).double()
             norms = torch.stack([one.steps[index].norm for one in unseen]).double()
@@ -275,7 +293,11 @@ class Training:
             for one, a_loss, a_norm in zip(unseen, loss, norm, strict=True):
                 # With scaling, a gradient that overflows skips its step and lowers the scale.
                 if not (math.isfinite(a_loss) and (scaled or math.isfinite(a_norm))):
-                    raise self._broken(run, one, a_loss if not math.isfinite(a_loss) else a_norm)
+                    value = a_loss if not math.isfinite(a_loss) else a_norm
+                    run.fail(self._broken(run, one, value))
+                    break
+            if run.failure is not None:
+                continue
             total, count = run.progress.losses
             run.progress.losses = total + sum(loss), count + len(loss)
             run.told(
@@ -291,8 +313,9 @@ class Training:
                 )
                 for one, a_loss, a_norm in zip(unseen, loss, norm, strict=True)
             )
+        return [run for run in runs if run.failure is None]
 
-    def _broken(self, run: Run, one: _Unseen, value: float) -> TcaError:
+    def _broken(self, run: Run, one: _Unseen, value: float) -> TrainingError:
         store = self.data.source.store
         ids = [store.ids[row] for row in one.batch.rows[:8].tolist()]
         more = len(one.batch.rows) - len(ids)
@@ -300,7 +323,7 @@ class Training:
         good = "no weights were kept before it"
         if (run.folder.path / "best.safetensors").is_file():
             good = f"the last good weights are best.safetensors, of epoch {run.progress.best_epoch}"
-        return TcaError(
+        return TrainingError(
             f"the loss is {value} in epoch {one.epoch}, step {one.step}, of the videos {videos}: "
             f"training has diverged; {good}; lower train.lr (now {run.member.config.lr:g}) or set "
             "train.precision=float32."
@@ -333,8 +356,10 @@ class Training:
             holdout_loss=loss,
             best_epoch=progress.best_epoch,
         )
-        run.told([report])
-        if progress.epoch - progress.best_epoch >= config.patience:
+        if run.told_epoch(report):
+            note(f"{run.folder.path.name}: a hook asked for the end after epoch {progress.epoch}.")
+            run.finish(held=bool(len(self.data.held)))
+        elif progress.epoch - progress.best_epoch >= config.patience:
             note(
                 f"{run.folder.path.name}: no better epoch than {progress.best_epoch} in the last "
                 f"{config.patience}; stopped early."
@@ -413,6 +438,10 @@ class _Unseen:
     steps: list[Step]
     seconds: float
     waited: float
+
+
+def _goes_on(run: Run) -> bool:
+    return not run.progress.finished and run.failure is None
 
 
 def _restore(
