@@ -26,6 +26,7 @@ COMMANDS = {
     "model": "Tell what fusion models cost: parameters, FLOPs, memory, time.",
     "train-fusion": "Train a fusion model on cached features.",
     "ablate": "Train a grid of settings and seeds in as few passes as can be.",
+    "tune": "Search ranges of settings for the best ones.",
     "evaluate": "Score a run on a split.",
     "export": "Write a trained model for the hub, ONNX or PyTorch.",
     "bench": "Measure tca on this machine.",
@@ -114,7 +115,7 @@ def run(arguments: list[str]) -> int:
 
 def _goes_on(arguments: list[str]) -> str:
     """Say what a command that was interrupted does when it is run again."""
-    resumed = arguments[:1] == ["extract"] or arguments[:2] in (
+    resumed = arguments[:1] in (["extract"], ["ablate"], ["tune"]) or arguments[:2] in (
         ["cache", "convert"],
         ["cache", "merge"],
     )

@@ -1,0 +1,164 @@
+"""A tuning that is stopped, killed or shared tries what an undisturbed one does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from train_project import write_train_project
+
+from tca.cli import run as tca
+
+RANGES = """
+ranges:
+  train.lr: {low: 1e-4, high: 1e-2, log: true}
+  train.weight_decay: {low: 0, high: 1}
+  model.layers: {low: 1, high: 2}
+  model.variant: {choices: [concat, gasm_cast]}
+trials: 4
+pruner: none
+"""
+QUICK = ["train.epochs=2", "train.save_steps=2"]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_train_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ranges.yaml").write_text(RANGES)
+    return tmp_path
+
+
+def document(project: Path, name: str) -> dict:
+    return json.loads((project / f"runs/{name}/tune.json").read_text())
+
+
+def start(project: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tca", "tune", "ranges.yaml", *QUICK, *arguments],
+        cwd=project,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_killed_and_gone_on_with_it_is_the_undisturbed_tuning(project: Path) -> None:
+    assert tca(["tune", "ranges.yaml", *QUICK, "--name", "whole"]) == 0
+    killed = start(project, "--name", "cut")
+    deadline = time.monotonic() + 120
+    while not list(project.glob("runs/cut/trial-0001/state/*")):
+        assert time.monotonic() < deadline
+        assert killed.poll() is None
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    # A power cut leaves half a line as well.
+    with (project / "runs/cut/study.journal").open("ab") as journal:
+        journal.write(b'{"op_code":4,"wor')
+    assert tca(["tune", "ranges.yaml", *QUICK, "--name", "cut"]) == 0
+    whole, cut = document(project, "whole"), document(project, "cut")
+    assert cut["trials"] == whole["trials"]
+    assert cut["best"] == whole["best"]
+    assert [trial["state"] for trial in cut["trials"]] == ["complete"] * 4
+    for trial in whole["trials"]:
+        settings = trial["settings"]
+        assert isinstance(settings["model.layers"], int)
+        assert isinstance(settings["train.weight_decay"], float)
+        info = json.loads((project / f"runs/cut/{trial['run']}/run.json").read_text())
+        assert info["train"]["lr"] == settings["train.lr"]
+        assert info["variant"] == settings["model.variant"]
+        assert trial["value"] == info["holdout_top1"]
+    # Optuna's own reader sees the same study.
+    backend = JournalFileBackend(str(project / "runs/cut/study.journal"))
+    study = optuna.load_study(study_name="tca", storage=JournalStorage(backend))
+    assert study.best_value == cut["best"]["value"] == max(t["value"] for t in cut["trials"])
+    # More trials are more of the same; the former ones stay.
+    (project / "ranges.yaml").write_text(RANGES.replace("trials: 4", "trials: 5"))
+    assert tca(["tune", "ranges.yaml", *QUICK, "--name", "cut"]) == 0
+    assert document(project, "cut")["trials"][:4] == cut["trials"]
+    assert len(document(project, "cut")["trials"]) == 5
+
+
+def test_two_processes_share_a_study(project: Path) -> None:
+    both = [start(project, "--name", "both", "--json") for _ in range(2)]
+    for process in both:
+        _, said = process.communicate(timeout=300)
+        assert "Traceback" not in said
+        assert process.returncode == 0 or "another process trains them" in said
+    assert tca(["tune", "ranges.yaml", *QUICK, "--name", "both"]) == 0
+    trials = document(project, "both")["trials"]
+    assert [trial["state"] for trial in trials] == ["complete"] * 4
+    assert len({json.dumps(trial["settings"]) for trial in trials}) == 4
+    folders = [path.name for path in (project / "runs/both").glob("trial-*")]
+    assert sorted(folders) == [trial["run"] for trial in trials]
+
+
+def test_a_hopeless_trial_is_given_up_and_kept_as_a_run(project: Path) -> None:
+    (project / "pruned.yaml").write_text(
+        "ranges: {train.lr: {low: 1e-4, high: 1e-2}}\ntrials: 8\ngoal: holdout_loss\n"
+    )
+    assert tca(["tune", "pruned.yaml", "train.epochs=5", "model.variant=concat"]) == 0
+    found = document(project, "pruned")
+    pruned = [trial for trial in found["trials"] if trial["state"] == "pruned"]
+    assert pruned
+    for trial in pruned:
+        info = json.loads((project / f"runs/pruned/{trial['run']}/run.json").read_text())
+        assert info["finished"]
+        assert info["epochs"] == trial["epochs"] < 5
+        assert trial["value"] > found["best"]["value"]
+    values = [t["value"] for t in found["trials"] if t["state"] == "complete"]
+    assert found["best"]["value"] == min(values)
+
+
+def test_trials_that_cannot_be_trained_are_passed_over(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "wild.yaml").write_text(
+        "ranges: {train.lr: {choices: [1.0e-3, 1.0e+30]}}\ntrials: 4\npruner: none\n"
+    )
+    wild = ["tune", "wild.yaml", *QUICK, "train.warmup=0", "model.variant=concat"]
+    assert tca(wild) == 0
+    trials = document(project, "wild")["trials"]
+    for trial in trials:
+        diverged = trial["settings"]["train.lr"] > 1
+        assert trial["state"] == ("failed" if diverged else "complete")
+        assert ("diverged" in (trial["reason"] or "")) == diverged
+    assert {trial["state"] for trial in trials} == {"failed", "complete"}
+    capsys.readouterr()
+    assert tca([*wild, "train.clip_norm=2"]) == 1
+    assert "holds a tuning of other settings" in capsys.readouterr().err
+
+
+def test_a_trial_that_kills_its_process_does_not_do_so_forever(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "dying.py").write_text(
+        "import os\n"
+        "from tca.fusion.train.hooks import Hook\n"
+        "class Dies(Hook):\n"
+        "    def begin(self, run, model, step):\n"
+        "        if run.name == 'trial-0001':\n"
+        "            os._exit(9)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(project))
+    deaths = 0
+    while True:
+        process = start(project, "--name", "dies", "train.hooks=[dying:Dies]")
+        process.communicate(timeout=300)
+        if process.returncode != 9:
+            break
+        deaths += 1
+        assert deaths < 5
+    assert process.returncode == 0
+    assert deaths == 3
+    states = [trial["state"] for trial in document(project, "dies")["trials"]]
+    assert states == ["complete", "failed", "complete", "complete"]
