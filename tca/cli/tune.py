@@ -72,17 +72,16 @@ def _show(tuning: Tuning) -> None:
     def shown(value: object) -> str:
         return f"{value:.4g}" if isinstance(value, float) else str(value)
 
-    names = list(tuning.best.settings)
     print_table(
         f"{tuning.place}: {tuning.goal}",
-        ["trial", "state", "epochs", tuning.goal, *names],
+        ["trial", "state", "epochs", "value", "settings"],
         [
             (
-                trial.run,
+                trial.run.removeprefix("trial-"),
                 trial.state,
                 trial.epochs,
                 "" if trial.value is None else f"{trial.value:.4f}",
-                *(shown(trial.settings.get(name, "")) for name in names),
+                ", ".join(f"{key}={shown(value)}" for key, value in trial.settings.items()),
             )
             for trial in tuning.trials
         ],

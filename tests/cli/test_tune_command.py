@@ -33,7 +33,7 @@ def test_the_best_settings_are_printed_and_can_be_trained_with(
     assert found["importance"].keys() <= {"train.lr"}
     assert tca(["tune", "ranges.yaml", *QUICK]) == 0
     shown = capsys.readouterr().out
-    for expected in ("trial-0002", "complete", f"best: {found['best']['run']}", "train.lr"):
+    for expected in ("0002", "complete", f"best: {found['best']['run']}", "train.lr"):
         assert expected in shown
     # From anywhere, and to the same weights.
     (project / "elsewhere").mkdir()

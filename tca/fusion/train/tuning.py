@@ -127,10 +127,12 @@ def tune(config: TuneConfig, configure: Configure, name: str) -> Tuning:
             if trial is None:
                 break
             _run(study, trial, configure, place, config)
-    tuning = _summed_up(study, place, config.goal)
-    chosen = configure(as_overrides(tuning.best.settings)).resolved
-    write_json(place / "tune.json", tuning.to_json())
-    write_atomic(place / "best.yaml", [dump_yaml(chosen).encode()])
+    # Two processes that end together would write the same files.
+    with locked(place / "locks/study", wait=True):
+        tuning = _summed_up(study, place, config.goal)
+        chosen = configure(as_overrides(tuning.best.settings)).resolved
+        write_json(place / "tune.json", tuning.to_json())
+        write_atomic(place / "best.yaml", [dump_yaml(chosen).encode()])
     return tuning
 
 
