@@ -25,6 +25,7 @@ COMMANDS = {
     "cache": "Look at stores, check, repair, convert and merge them.",
     "model": "Tell what fusion models cost: parameters, FLOPs, memory, time.",
     "train-fusion": "Train a fusion model on cached features.",
+    "runs": "List the runs of a project, or compare some.",
     "ablate": "Train a grid of settings and seeds in as few passes as can be.",
     "tune": "Search ranges of settings for the best ones.",
     "evaluate": "Score a run on a split.",

@@ -97,6 +97,11 @@ class TrainConfig(Section):
     hooks: list[str] = Field(
         [], description="classes that look on, as module:Class; see docs/training.md"
     )
+    wandb: str | None = Field(
+        None,
+        min_length=1,
+        description="project on Weights & Biases that curves are sent to; needs tca[wandb]",
+    )
     compile: bool = Field(
         False, description="torch.compile the step: a minute at the start, faster steps after it"
     )

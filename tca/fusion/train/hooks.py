@@ -39,6 +39,16 @@ class StepReport:
     waited: float
     rows: int
 
+    @property
+    def rows_per_s(self) -> float:
+        """Rows a second."""
+        return self.rows / max(self.seconds, 1e-9)
+
+    @property
+    def waiting(self) -> float:
+        """Share of the step that was spent waiting for the batch."""
+        return self.waited / max(self.seconds, 1e-9)
+
 
 @dataclass(frozen=True)
 class EpochReport:

@@ -31,6 +31,7 @@ from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.hooks import Hook, make_hooks
 from tca.fusion.train.member import Member
 from tca.fusion.train.training import Data, Run, Training, TrainingError
+from tca.fusion.train.wandb_hook import WandbHook
 from tca.fusion.train.world import World
 
 
@@ -165,7 +166,7 @@ def train_together(
         for plan in plans:
             member = Member(plan.model, plan.train, store.shapes, store.classes, world)
             info = _info(data, member, loader, None if selection is not None else config.holdout)
-            hooks = [*make_hooks(plan.train.hooks), *plan.hooks] if world.leads else []
+            hooks = _hooks(plan) if world.leads else []
             runs.append(Run(member, RunFolder(plan.run), info, hooks))
         training = Training(data, runs, loader, world)
         if not (resume and training.resume()):
@@ -191,6 +192,13 @@ def train_together(
         )
         for run in runs
     ]
+
+
+def _hooks(plan: Plan) -> list[Hook]:
+    """Return who looks on beside the log."""
+    # Before those of the user, which may stop the training.
+    sent = [WandbHook(plan.train.wandb)] if plan.train.wandb is not None else []
+    return [*sent, *make_hooks(plan.train.hooks), *plan.hooks]
 
 
 def _rows(

@@ -51,9 +51,11 @@ class RunLog(Hook):
                 "loss": report.loss,
                 "lr": report.lr,
                 "norm": report.norm,
+                "rows_per_s": report.rows_per_s,
+                "waiting": report.waiting,
             }
         )
-        for name in ("loss", "lr", "norm"):
+        for name in ("loss", "lr", "norm", "rows_per_s", "waiting"):
             self._add(f"train/{name}", getattr(report, name), report.step)
 
     @override

@@ -22,11 +22,12 @@ from torch import Tensor
 from tca.cache.config import LoaderConfig
 from tca.cache.loader import Batch, Loader
 from tca.cache.residency import RowSource
-from tca.console import ProgressLine, note
+from tca.console import note
 from tca.errors import TcaError
 from tca.fusion.model.variant import STREAMS
 from tca.fusion.rows import Rows
 from tca.fusion.run_folder import RunFolder
+from tca.fusion.run_report import write_run_report
 from tca.fusion.train.checkpoints import (
     Progress,
     keep_epoch,
@@ -37,6 +38,7 @@ from tca.fusion.train.checkpoints import (
 from tca.fusion.train.hooks import EpochReport, Hook, StepReport
 from tca.fusion.train.member import Inputs, Member, Step
 from tca.fusion.train.run_log import RunLog
+from tca.fusion.train.screen import Screen
 from tca.fusion.train.world import World
 
 STATISTICS_ROWS = 4096
@@ -88,6 +90,11 @@ class Run:
         self.failure: TrainingError | None = None
         self._hooks: list[Hook] = list(hooks)
         self._log: RunLog | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called where people read of it."""
+        return self.folder.path.name
 
     def begin(self) -> None:
         """Open the log, and tell the hooks."""
@@ -151,6 +158,8 @@ class Run:
         """Close the log, and tell the hooks."""
         for hook in self._hooks if self._log is not None else ():
             hook.end(self.folder.path)
+        if self._log is not None:
+            write_run_report(self.folder.path)
 
 
 class Training:
@@ -184,6 +193,7 @@ class Training:
         self.loader_config = loader
         self.steps = config.epochs * len(self.loader)
         self._unseen: list[_Unseen] = []
+        self._screen: Screen | None = None
         self._saved = time.monotonic()
 
     def start(self) -> None:
@@ -220,25 +230,23 @@ class Training:
 
         A run that diverges holds its `failure`, and the others go on.
         """
-        what = f"train {self.runs[0].folder.path.name}"
-        if len(self.runs) > 1:
-            what += f" and {len(self.runs) - 1} more"
         whole = self.config.epochs * len(self.data.fit)
         done = max((self._rows_done(run.progress) for run in self.runs), default=0)
         with ExitStack() as stack:
             for run in self.runs:
                 stack.callback(run.end)
                 run.begin()
-            line = None
             if self.world.leads:
-                line = stack.enter_context(ProgressLine(what, whole, "rows", done))
+                names = [run.name for run in self.runs]
+                screen = Screen(names, self.config.epochs, whole, done, self.device)
+                self._screen = stack.enter_context(screen)
             while active := [run for run in self.runs if _goes_on(run)]:
-                self._one_epoch(active, line)
+                self._one_epoch(active)
 
     def _rows_done(self, progress: Progress) -> int:
         return max(0, progress.epoch - 1) * len(self.data.fit) + progress.position
 
-    def _one_epoch(self, runs: list[Run], line: ProgressLine | None) -> None:
+    def _one_epoch(self, runs: list[Run]) -> None:
         first = runs[0].progress
         # A state in the middle of an epoch goes on in it.
         epoch = first.epoch if 0 < first.position < len(self.data.fit) else first.epoch + 1
@@ -262,8 +270,8 @@ class Training:
                 run.progress.step, run.progress.position = number, batch.position
             seconds = time.perf_counter() - began + waited
             self._unseen.append(_Unseen(epoch, number, batch, rows, steps, seconds, waited))
-            if line is not None:
-                line.advance(rows, f"epoch {epoch}/{self.config.epochs}")
+            if self._screen is not None:
+                self._screen.advance(epoch, rows, seconds, waited)
             every = min(LOOK_EVERY, self.config.save_steps or LOOK_EVERY)
             if number - last >= every and batch.position < len(self.data.fit):
                 last = number
@@ -300,7 +308,7 @@ class Training:
                 continue
             total, count = run.progress.losses
             run.progress.losses = total + sum(loss), count + len(loss)
-            run.told(
+            reports = [
                 StepReport(
                     one.epoch,
                     one.step,
@@ -312,7 +320,10 @@ class Training:
                     one.rows,
                 )
                 for one, a_loss, a_norm in zip(unseen, loss, norm, strict=True)
-            )
+            ]
+            if self._screen is not None:
+                self._screen.told(run.name, reports[-1])
+            run.told(reports)
         return [run for run in runs if run.failure is None]
 
     def _broken(self, run: Run, one: _Unseen, value: float) -> TrainingError:
@@ -356,6 +367,8 @@ class Training:
             holdout_loss=loss,
             best_epoch=progress.best_epoch,
         )
+        if self._screen is not None:
+            self._screen.told_epoch(run.name, report)
         if run.told_epoch(report):
             note(f"{run.folder.path.name}: a hook asked for the end after epoch {progress.epoch}.")
             run.finish(held=bool(len(self.data.held)))
