@@ -35,10 +35,11 @@ def choose_device(name: str) -> torch.device:
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context in which a model is trained; `auto` is bfloat16 on GPUs that have it."""
-    wanted = precision == "bfloat16" or (
-        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    )
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+    if precision == "auto":
+        has_it = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        precision = "bfloat16" if has_it else "float32"
+    half = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=half, enabled=precision != "float32")
 
 
 def likes_bfloat16(device: torch.device) -> bool:

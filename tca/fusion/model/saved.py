@@ -33,7 +33,7 @@ class Saved(Section):
     shapes: FeatureShapes
     classes: list[str] = Field(min_length=1)
     identity: dict[str, Any]
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     scores: list[Score] | None = None
     record: dict[str, Any] | None = None
 
