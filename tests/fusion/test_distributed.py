@@ -49,7 +49,7 @@ def test_the_loss_curve_is_that_of_one_process(
     assert len(ours) == len(theirs)
     for got, expected in zip(ours, theirs, strict=True):
         assert got.keys() == expected.keys()
-        for key in got:
+        for key in got.keys() - {"rows_per_s", "waiting"}:
             assert got[key] == pytest.approx(expected[key], rel=2e-3, abs=1e-5), key
     got, expected = (load_file(project / run / "last.safetensors") for run in (several, one))
     for name in expected:
