@@ -10,8 +10,6 @@ import click
 
 from tca.errors import UsageError
 from tca.extract.config import SPLITS
-from tca.fusion.train.candidate import Candidate
-from tca.project import Project, resolved
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -39,18 +37,6 @@ def chosen_splits(splits: Sequence[str], annotations: Collection[str]) -> list[s
             "no split has annotations; name a file in data.annotations of the configuration."
         )
     return chosen
-
-
-def candidate_of(project: Project) -> Candidate:
-    """Return what a sweep or a tuning trains of a project."""
-    return Candidate(
-        project.model,
-        project.train,
-        project.loader,
-        project.store,
-        project.runs,
-        resolved(project),
-    )
 
 
 split_choice = click.Choice(SPLITS)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tca.cli.options import candidate_of, json_option, project_options
+from tca.cli.candidates import candidate_of
+from tca.cli.options import json_option, project_options
 from tca.project import load_project
 
 if TYPE_CHECKING:

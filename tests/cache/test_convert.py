@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import pytest
 import torch
 from example_store import Example, contents
 from foreign_store import write_foreign
-from test_disk import Mount, mount  # noqa: F401
 from zarr.codecs import BloscCodec
 
 import tca
@@ -412,7 +412,7 @@ def test_what_does_not_fit_is_not_begun(
 
 @pytest.mark.parametrize("name", ["new.zarr", "new.h5"])
 def test_a_full_disk(
-    mount: Mount,  # noqa: F811
+    mount: Callable[[str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
