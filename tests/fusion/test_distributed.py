@@ -57,6 +57,7 @@ def test_the_loss_curve_is_that_of_one_process(
     assert RunFolder(project / several).info()["processes"] == processes
 
 
+@pytest.mark.long
 def test_only_the_first_process_writes_and_speaks(project: Path) -> None:
     process = start(project, "--json", "--workers", "2", *STILL)
     said, errors = process.communicate(timeout=300)

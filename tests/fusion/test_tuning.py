@@ -88,6 +88,7 @@ def test_killed_and_gone_on_with_it_is_the_undisturbed_tuning(project: Path) -> 
     assert len(document(project, "cut")["trials"]) == 5
 
 
+@pytest.mark.long
 def test_two_processes_share_a_study(project: Path) -> None:
     both = [start(project, "--name", "both", "--json") for _ in range(2)]
     for process in both:
