@@ -1,6 +1,6 @@
 import pytest
 import torch
-from small_models import FORMS, SMALL, awake, features
+from small_models import FORMS, SMALL, awake, features, small
 
 from tca.cache.layout import FeatureShapes
 from tca.errors import UsageError
@@ -135,3 +135,10 @@ def test_strength_of_a_departure_does_not_depend_on_its_direction() -> None:
     torch.testing.assert_close(there[:, strengths], opposite[:, strengths], atol=1e-3, rtol=1e-3)
     assert int(there[0, strengths].argmax()) == 5 * 4  # Segment 5, the cell in the corner.
     assert readout(still)[0, strengths].abs().max() < 1e-3
+
+
+def test_time_averages_do_not_pass_for_frames() -> None:
+    model = small(FORMS["frames"])
+    semantic, motion = features(FORMS["frames"], 8)
+    with pytest.raises(ValueError, match=r"\(8, .*are not .* with 8 segments of 36 patches"):
+        model(semantic[:, 0], motion[:1])

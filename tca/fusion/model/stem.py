@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -89,6 +91,13 @@ class Stem(nn.Module):
 
     def _pooled(self, features: Tensor) -> Tensor:
         height, across = self.stored_grid
+        expected = (self.segments, height * across, len(self.mean))
+        if math.prod(features.shape[1:]) != math.prod(expected):
+            # Reshaped all the same, several videos would pass for segments of one.
+            raise ValueError(
+                f"features of shape {tuple(features.shape)} are not (videos, segments, patches, "
+                f"width) with {expected[0]} segments of {expected[1]} patches, {expected[2]} wide"
+            )
         exact = features.to(self.mean.dtype)
         frames = exact.reshape(-1, self.segments, height, across, features.shape[-1])
         if self.pool > 1:
