@@ -16,8 +16,8 @@ from pathlib import Path
 
 import click
 import psutil
-from extract_script import TINY
 from report import Report, common_options, run, working_folder
+from tiny_backbones import TINY
 
 from tca.cache.layout import rows_per_shard
 from tca.config import dump_yaml

@@ -10,32 +10,23 @@ from __future__ import annotations
 
 import csv
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 from measuring import take_turns, use_cores
 from report import Report, common_options, run, working_folder
-from script import extract_by_script
+from tiny_backbones import TINY
 from transformers import DINOv3ViTImageProcessor
 
 from tca.cache.store import Store
+from tca.errors import TcaError
 from tca.extract.backbones.pair import Backbones
 from tca.extract.config import Stage1Config
 from tca.extract.run import extract
 from tca.extract.video_files import VIDEO_SUFFIXES
 
-TINY = {
-    "semantic": {
-        "sizes": {
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-        }
-    },
-    "motion": {"blocks": (1, 1, 1, 1)},
-}
 BACKBONES: dict[str, dict[str, Any]] = {
     "small": {
         "semantic": {**TINY["semantic"], "size": 64},
@@ -73,6 +64,9 @@ class Sides:
         begin = time.perf_counter()
         side = self.backbones.semantic.size
         processor = DINOv3ViTImageProcessor(size={"height": side, "width": side})
+        # Of an extra: OpenCV.
+        from script import extract_by_script
+
         extract_by_script(self.videos, self.backbones, processor, out)
         return len(self.videos) / (time.perf_counter() - begin)
 
@@ -115,6 +109,8 @@ def main(
     keep: bool,
     folder: Path | None,
 ) -> None:
+    if find_spec("cv2") is None:
+        raise TcaError("the script reads with OpenCV; install it with pip install '.[bench]'.")
     cores = use_cores(cores)
     found = sorted(f for f in data.rglob("*") if f.suffix.lower() in VIDEO_SUFFIXES)[:videos]
     settings = {"videos": len(found), "cores": cores, "rounds": rounds, "precision": precision}
