@@ -13,6 +13,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 Mount = Callable[[str], Path]
 
 
+@pytest.fixture
+def train_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a tca.yaml and a small store, which this process works in."""
+    # Not for everybody: it imports torch.
+    from train_project import write_train_project
+
+    write_train_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real videos, labels and weights that lie beside the checkout on CI; never in it."""

@@ -1,10 +1,7 @@
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fusion"))
 from train_project import write_train_project
 
 from tca.cli import run as tca

@@ -8,19 +8,14 @@ import pytest
 
 from tca.cli import run as tca
 
-sys.path.append(str(Path(__file__).parents[1] / "fusion"))
-from train_project import write_train_project
-
 RANGES = "ranges: {train.lr: {low: 1e-4, high: 1e-2, log: true}}\ntrials: 3\n"
 QUICK = ["train.epochs=1", "model.variant=concat"]
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_train_project(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "ranges.yaml").write_text(RANGES)
-    return tmp_path
+def project(train_project: Path) -> Path:
+    (train_project / "ranges.yaml").write_text(RANGES)
+    return train_project
 
 
 def test_the_best_settings_are_printed_and_can_be_trained_with(

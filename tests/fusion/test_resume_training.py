@@ -19,6 +19,7 @@ from tca.fusion.train import training
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.hooks import Hook
 from tca.fusion.train.loop import train
+from tca.fusion.train.run import Run
 
 MODEL = ModelConfig(
     bottleneck=16,
@@ -139,7 +140,7 @@ def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_saves_come_by_the_clock_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = []
     monkeypatch.setattr(training, "SAVE_EVERY_S", 0.0)
-    monkeypatch.setattr(training.Run, "save", lambda run: saved.append(run.progress.step))
+    monkeypatch.setattr(Run, "save", lambda run: saved.append(run.progress.step))
     run_once(tmp_path / "run", TRAIN.model_copy(update={"save_steps": None}))
     # At the end of every epoch but the last, which leaves nothing to go on with.
     assert saved == [5, 10, 15]

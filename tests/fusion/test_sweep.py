@@ -8,7 +8,6 @@ import pytest
 import torch
 from memory_store import MemoryStore, moving_dot
 from safetensors.torch import load_file
-from train_project import write_train_project
 
 from tca.cli import run as tca
 from tca.errors import UsageError
@@ -99,13 +98,11 @@ def test_what_a_sweep_holds() -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_train_project(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "sweep.yaml").write_text(
+def project(train_project: Path) -> Path:
+    (train_project / "sweep.yaml").write_text(
         "grid: {model.variant: [gasm_cast, concat], train.seed.model: [0, 1]}\n"
     )
-    return tmp_path
+    return train_project
 
 
 def test_a_sweep_is_stopped_and_gone_on_with(

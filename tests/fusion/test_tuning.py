@@ -12,7 +12,6 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from train_project import write_train_project
 
 from tca.cli import run as tca
 
@@ -29,11 +28,9 @@ QUICK = ["train.epochs=2", "train.save_steps=2"]
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_train_project(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "ranges.yaml").write_text(RANGES)
-    return tmp_path
+def project(train_project: Path) -> Path:
+    (train_project / "ranges.yaml").write_text(RANGES)
+    return train_project
 
 
 def document(project: Path, name: str) -> dict:

@@ -7,13 +7,11 @@ saved, so that a training that was killed goes on as if nothing had happened.
 from __future__ import annotations
 
 import math
-import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,18 +24,10 @@ from tca.console import note
 from tca.errors import TcaError
 from tca.fusion.model.variant import STREAMS
 from tca.fusion.rows import Rows
-from tca.fusion.run_folder import RunFolder
-from tca.fusion.run_report import write_run_report
-from tca.fusion.train.checkpoints import (
-    Progress,
-    keep_epoch,
-    load_state,
-    save_state,
-    saved_steps,
-)
-from tca.fusion.train.hooks import EpochReport, Hook, StepReport
+from tca.fusion.train.checkpoints import Progress, keep_epoch, load_state, saved_steps
+from tca.fusion.train.hooks import EpochReport, StepReport
 from tca.fusion.train.member import Inputs, Member, Step
-from tca.fusion.train.run_log import RunLog
+from tca.fusion.train.run import Run, TrainingError
 from tca.fusion.train.screen import Screen
 from tca.fusion.train.world import World
 
@@ -66,100 +56,6 @@ class Data:
     fit: Rows
     held_source: RowSource
     held: Rows
-
-
-class TrainingError(TcaError):
-    """One model could not be trained; with other settings it may be."""
-
-
-class Run:
-    """One model of a training, its run folder, and who looks on.
-
-    Args:
-        member: the model.
-        folder: where it is written to.
-        info: what `run.json` says of it.
-        hooks: of the user.
-    """
-
-    def __init__(
-        self, member: Member, folder: RunFolder, info: Mapping[str, Any], hooks: Sequence[Hook] = ()
-    ) -> None:
-        self.member, self.folder, self.info = member, folder, info
-        self.progress = Progress()
-        self.failure: TrainingError | None = None
-        self._hooks: list[Hook] = list(hooks)
-        self._log: RunLog | None = None
-
-    @property
-    def name(self) -> str:
-        """What it is called where people read of it."""
-        return self.folder.path.name
-
-    def begin(self) -> None:
-        """Open the log, and tell the hooks."""
-        if not self.member.world.leads:
-            return
-        self._log = RunLog(self.progress.log_bytes)
-        self._hooks.insert(0, self._log)
-        for hook in self._hooks:
-            hook.begin(self.folder.path, self.member.scored, self.progress.step)
-
-    def told(self, reports: Iterable[StepReport]) -> None:
-        """Tell the hooks of steps."""
-        for report in reports if self.member.world.leads else ():
-            for hook in self._hooks:
-                hook.step(report)
-
-    def told_epoch(self, report: EpochReport) -> bool:
-        """Tell the hooks of an epoch; return whether one of them asks for the end."""
-        world = self.member.world
-        hooks = self._hooks if world.leads else ()
-        # All of them are told, also after one has asked.
-        asked = [bool(hook.epoch(report, self.member.scored)) for hook in hooks]
-        return world.told(any(asked))
-
-    def fail(self, failure: TrainingError) -> None:
-        """Take part no more, and write down why."""
-        self.failure = failure
-        if self.member.world.leads:
-            self.folder.write_info({**self.info, "failed": str(failure)})
-
-    def save(self) -> None:
-        """Write all that a resume needs."""
-        if self._log is not None:
-            self.progress.log_bytes = self._log.size
-            save_state(self.folder.path, self.progress, *self.member.state())
-
-    def finish(self, *, held: bool) -> None:
-        """Write the last weights and the outcome; there is nothing left to go on with.
-
-        Args:
-            held: whether a holdout chose the best weights.
-        """
-        progress = self.progress
-        progress.finished = True
-        if not self.member.world.leads:
-            return
-        weights = self.member.scored.state_dict()
-        self.folder.save("last", weights)
-        if not held:
-            self.folder.save("best", weights)
-        outcome = {
-            "finished": True,
-            "epochs": progress.epoch,
-            "best_epoch": progress.best_epoch,
-            "holdout_top1": progress.best_top1,
-        }
-        self.folder.write_info({**self.info, **outcome})
-        shutil.rmtree(self.folder.path / "state", ignore_errors=True)
-
-    def end(self) -> None:
-        """Close the log, and tell the hooks."""
-        for hook in self._hooks if self._log is not None else ():
-            hook.end(self.folder.path)
-        if self._log is not None:
-            write_run_report(self.folder.path)
 
 
 class Training:
@@ -220,7 +116,7 @@ class Training:
             states = [state for state in found if state is not None]
             if len(states) == len(self.runs):
                 for run, state in zip(self.runs, states, strict=True):
-                    _restore(run, *state)
+                    run.restore(*state)
                 note(f"going on after step {step} of {self.steps}.")
                 return True
         return False
@@ -301,8 +197,10 @@ class Training:
             for one, a_loss, a_norm in zip(unseen, loss, norm, strict=True):
                 # With scaling, a gradient that overflows skips its step and lowers the scale.
                 if not (math.isfinite(a_loss) and (scaled or math.isfinite(a_norm))):
-                    value = a_loss if not math.isfinite(a_loss) else a_norm
-                    run.fail(self._broken(run, one, value))
+                    what = f"the loss is {a_loss}"
+                    if math.isfinite(a_loss):
+                        what = f"the length of the gradient is {a_norm}"
+                    run.fail(self._broken(run, one, what))
                     break
             if run.failure is not None:
                 continue
@@ -326,7 +224,7 @@ class Training:
             run.told(reports)
         return [run for run in runs if run.failure is None]
 
-    def _broken(self, run: Run, one: _Unseen, value: float) -> TrainingError:
+    def _broken(self, run: Run, one: _Unseen, what: str) -> TrainingError:
         store = self.data.source.store
         ids = [store.ids[row] for row in one.batch.rows[:8].tolist()]
         more = len(one.batch.rows) - len(ids)
@@ -335,7 +233,7 @@ class Training:
         if (run.folder.path / "best.safetensors").is_file():
             good = f"the last good weights are best.safetensors, of epoch {run.progress.best_epoch}"
         return TrainingError(
-            f"the loss is {value} in epoch {one.epoch}, step {one.step}, of the videos {videos}: "
+            f"{what} in epoch {one.epoch}, step {one.step}, of the videos {videos}: "
             f"training has diverged; {good}; lower train.lr (now {run.member.config.lr:g}) or set "
             "train.precision=float32."
         )
@@ -455,20 +353,6 @@ class _Unseen:
 
 def _goes_on(run: Run) -> bool:
     return not run.progress.finished and run.failure is None
-
-
-def _restore(
-    run: Run, progress: Progress, tensors: dict[str, Tensor], numbers: dict[str, Any]
-) -> None:
-    run.progress = progress
-    run.member.begin()
-    try:
-        run.member.restore(tensors, numbers)
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise TcaError(
-            f"{run.folder.path} cannot go on: its state is of another model or of another tca "
-            f"({str(error).splitlines()[0]}); train anew."
-        ) from None
 
 
 def _read(member: Member, inputs: dict[str, Tensor]) -> Inputs:

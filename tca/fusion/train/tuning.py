@@ -39,8 +39,8 @@ from tca.fusion.train.candidate import Candidate, Configure, as_overrides, setti
 from tca.fusion.train.checkpoints import saved_steps
 from tca.fusion.train.hooks import EpochReport, Hook
 from tca.fusion.train.loop import Plan, train_together
+from tca.fusion.train.run import TrainingError
 from tca.fusion.train.study import open_study
-from tca.fusion.train.training import TrainingError
 from tca.fusion.train.tune_config import Range, TuneConfig
 
 ATTEMPTS = 3

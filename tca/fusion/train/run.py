@@ -1,0 +1,129 @@
+"""One model in training together with its run folder: what is kept of it, and who looks on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from tca.errors import TcaError
+from tca.fusion.run_folder import RunFolder
+from tca.fusion.run_report import write_run_report
+from tca.fusion.train.checkpoints import Progress, save_state
+from tca.fusion.train.hooks import EpochReport, Hook, StepReport
+from tca.fusion.train.member import Member
+from tca.fusion.train.run_log import RunLog
+
+
+class TrainingError(TcaError):
+    """One model could not be trained; with other settings it may be."""
+
+
+class Run:
+    """One model of a training, its run folder, and who looks on.
+
+    Args:
+        member: the model.
+        folder: where it is written to.
+        info: what `run.json` says of it.
+        hooks: of the user.
+    """
+
+    def __init__(
+        self, member: Member, folder: RunFolder, info: Mapping[str, Any], hooks: Sequence[Hook] = ()
+    ) -> None:
+        self.member, self.folder, self.info = member, folder, info
+        self.progress = Progress()
+        self.failure: TrainingError | None = None
+        self._hooks: list[Hook] = list(hooks)
+        self._log: RunLog | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called where people read of it."""
+        return self.folder.path.name
+
+    def begin(self) -> None:
+        """Open the log, and tell the hooks."""
+        if not self.member.world.leads:
+            return
+        self._log = RunLog(self.progress.log_bytes)
+        self._hooks.insert(0, self._log)
+        for hook in self._hooks:
+            hook.begin(self.folder.path, self.member.scored, self.progress.step)
+
+    def told(self, reports: Iterable[StepReport]) -> None:
+        """Tell the hooks of steps."""
+        for report in reports if self.member.world.leads else ():
+            for hook in self._hooks:
+                hook.step(report)
+
+    def told_epoch(self, report: EpochReport) -> bool:
+        """Tell the hooks of an epoch; return whether one of them asks for the end."""
+        world = self.member.world
+        hooks = self._hooks if world.leads else ()
+        # All of them are told, also after one has asked.
+        asked = [bool(hook.epoch(report, self.member.scored)) for hook in hooks]
+        return world.told(any(asked))
+
+    def fail(self, failure: TrainingError) -> None:
+        """Take part no more, and write down why."""
+        self.failure = failure
+        if self.member.world.leads:
+            self.folder.write_info({**self.info, "failed": str(failure)})
+
+    def restore(
+        self, progress: Progress, tensors: dict[str, Tensor], numbers: dict[str, Any]
+    ) -> None:
+        """Take over what `save` wrote.
+
+        Raises:
+            TcaError: it is of another model.
+        """
+        self.progress = progress
+        self.member.begin()
+        try:
+            self.member.restore(tensors, numbers)
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise TcaError(
+                f"{self.folder.path} cannot go on: its state is of another model or of another tca "
+                f"({str(error).splitlines()[0]}); train anew."
+            ) from None
+
+    def save(self) -> None:
+        """Write all that a resume needs."""
+        if self._log is not None:
+            self.progress.log_bytes = self._log.size
+            save_state(self.folder.path, self.progress, *self.member.state())
+
+    def finish(self, *, held: bool) -> None:
+        """Write the last weights and the outcome; there is nothing left to go on with.
+
+        Args:
+            held: whether a holdout chose the best weights.
+        """
+        progress = self.progress
+        progress.finished = True
+        if not self.member.world.leads:
+            return
+        weights = self.member.scored.state_dict()
+        self.folder.save("last", weights)
+        if not held:
+            self.folder.save("best", weights)
+        outcome = {
+            "finished": True,
+            "epochs": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            "holdout_top1": progress.best_top1,
+        }
+        self.folder.write_info({**self.info, **outcome})
+        shutil.rmtree(self.folder.path / "state", ignore_errors=True)
+
+    def end(self) -> None:
+        """Close the log, and tell the hooks."""
+        for hook in self._hooks if self._log is not None else ():
+            hook.end(self.folder.path)
+        if self._log is not None:
+            write_run_report(self.folder.path)
