@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,9 +12,8 @@ from tca.cli.options import json_option, project_options, split_choice
 from tca.project import Project, load_project
 
 if TYPE_CHECKING:
-    from tca.cache.layout import FeatureShapes
     from tca.fusion.model.config import ModelConfig
-    from tca.fusion.model.cost import Features, ModelCost
+    from tca.fusion.model.cost import ModelCost
     from tca.fusion.train.step_memory import Kind
 
 split_option = click.option("--split", type=split_choice, help="The same as train.split=SPLIT.")
@@ -63,6 +61,7 @@ def summary(
       tca model summary --variant bcast semantic.keep=frames
       tca model summary --batch-size 128 model.checkpointing=true --json
     """
+    from tca.cli.model_subject import subject_of
     from tca.console import print_json, print_table, warn
     from tca.extract.backbones.listing import list_configured
     from tca.fusion.model.cost import model_cost
@@ -71,7 +70,7 @@ def summary(
 
     project, folder = _load(config, overrides, variant, split, batch_size)
     model = project.model.model_copy(update={"allow_large": True})
-    subject = _subject(project, folder, [model.variant])
+    subject = subject_of(project, folder, [model.variant])
     cost = model_cost(model, subject.shapes, subject.classes, subject.features)
     memory = {
         kind: step_memory(model, subject.shapes, subject.classes, project.train, kind)
@@ -158,6 +157,7 @@ def compare(
       tca model compare gasm_cast cross_attention --steps 5
       tca model compare gasm_cast cross_attention model.ratio=0 semantic.keep=frames
     """
+    from tca.cli.model_subject import subject_of
     from tca.console import ProgressLine, print_json, print_table
     from tca.device import choose_device
     from tca.fusion.model.cost import WORDS, model_cost
@@ -167,7 +167,7 @@ def compare(
     names = list(dict.fromkeys(word for word in words if "=" not in word))
     given = tuple(word for word in words if "=" in word)
     project, folder = _load(config, given, None, split, batch_size)
-    subject = _subject(project, folder, names)
+    subject = subject_of(project, folder, names)
     models: dict[str, ModelConfig] = {
         name: project.model.model_copy(update={"variant": name, "allow_large": True})
         for name in names or subject.variants
@@ -244,43 +244,6 @@ def compare(
     )
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """What models are built for.
-
-    Attributes:
-        store: its path, None before extraction.
-        shapes: of its features.
-        classes: names.
-        features: a few of its rows, None if it has none yet.
-        variants: names of those that can read it.
-    """
-
-    store: str | None
-    shapes: FeatureShapes
-    classes: list[str]
-    features: Features | None
-    variants: list[str]
-
-    @property
-    def words(self) -> str:
-        frames = "" if self.shapes.segments is None else f"{self.shapes.segments}×"
-        patches = "×".join(map(str, self.shapes.grid))
-        return (
-            f"{self.store or 'features to be extracted'}: patches "
-            f"{frames}({patches})×{self.shapes.semantic_width}, segments "
-            f"{self.shapes.motion_segments}×{self.shapes.motion_width}, {len(self.classes)} classes"
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "store": self.store,
-            "shapes": vars(self.shapes),
-            "classes": len(self.classes),
-            "edges_of": "random rows" if self.features is None else "rows of the store",
-        }
-
-
 def _load(
     config: Path | None,
     overrides: Sequence[str],
@@ -291,41 +254,6 @@ def _load(
     flags = {"model.variant": variant, "train.split": split, "train.batch_size": batch_size}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     return load_project(config, (*overrides, *given))
-
-
-def _subject(project: Project, folder: Path, names: Sequence[str]) -> _Subject:
-    """Return the store of the configured split, or what it will be."""
-    from tca.cache.layout import FeatureShapes
-    from tca.cache.residency import read_decoded
-    from tca.cache.store import Store
-    from tca.extract.annotations import read_classes
-    from tca.extract.backbones.listing import hollow_pair
-    from tca.fusion.inputs import require_inputs
-    from tca.fusion.model.cost import EXAMPLES
-    from tca.fusion.model.registry import find_variant, variant_names
-
-    place = project.store(project.train.split)
-    if isinstance(place, Path) and not place.exists():
-        for name in names:
-            find_variant(name)
-        classes = read_classes(project.data)
-        pair = hollow_pair(project, folder)
-        semantic, motion = pair.row_shapes["semantic"], pair.row_shapes["motion"]
-        segments = semantic[0] if len(semantic) == 3 else None
-        shapes = FeatureShapes(segments, pair.grid, semantic[-1], *motion)
-        return _Subject(None, shapes, classes, None, variant_names())
-    store = Store.open(place)
-    for name in names:
-        require_inputs(store, name)
-    readable = [
-        name for name in variant_names() if set(find_variant(name).streams) <= set(store.streams)
-    ]
-    rows = store.ready()[:EXAMPLES]
-    features = None
-    if len(rows):
-        there = {name: read_decoded(store, name, rows) for name in store.streams}
-        features = there.get("semantic"), there.get("motion")
-    return _Subject(str(store.path), store.shapes, store.classes, features, readable)
 
 
 def _computed(kind: Kind, project: Project) -> str:
