@@ -21,6 +21,9 @@ from rich.text import Text
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True)
 
+PIPED_WIDTH = 1000
+"""Columns of a table at most where it is written to a file or a pipe."""
+
 LINE_EVERY_S = 10.0
 """Seconds between progress lines where nobody watches a terminal."""
 
@@ -53,7 +56,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    out.print(table)
+    # Where nobody watches there is no edge to fold cells at.
+    unbound = out.options.update(max_width=PIPED_WIDTH)
+    width = None if out.is_terminal else out.measure(table, options=unbound).maximum
+    out.print(table, width=width)
 
 
 class ProgressLine(AbstractContextManager["ProgressLine"]):
