@@ -46,7 +46,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, config: ModelConfig) -> None:
         super().__init__()
-        hidden = round(config.ratio * width)
+        hidden = max(1, round(config.ratio * width))
         self.widen = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Dropout(config.dropout)
         )

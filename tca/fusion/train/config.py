@@ -103,7 +103,7 @@ class TrainConfig(Section):
         description="project on Weights & Biases that curves are sent to; needs tca[wandb]",
     )
     compile: bool = Field(
-        False, description="torch.compile the step: a minute at the start, faster steps after it"
+        False, description="torch.compile the step: minutes at the start, faster steps after it"
     )
     device: str = Field("auto", description="auto (a GPU where there is one), cpu, cuda or cuda:1")
     seed: SeedConfig = Field(SeedConfig(), description="a number for both, or each by itself")

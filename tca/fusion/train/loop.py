@@ -18,6 +18,7 @@ from tca.cache.config import LoaderConfig
 from tca.cache.files import writing_failed
 from tca.cache.residency import RowSource, open_source, require_streams
 from tca.cache.store import Store
+from tca.console import warn
 from tca.device import choose_device, out_of_memory
 from tca.errors import TcaError, UsageError
 from tca.fusion.features import require_same_features
@@ -30,7 +31,8 @@ from tca.fusion.run_folder import RunFolder, dropped_if_empty
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.hooks import Hook, make_hooks
 from tca.fusion.train.member import Member
-from tca.fusion.train.training import Data, Run, Training, TrainingError
+from tca.fusion.train.run import Run, TrainingError
+from tca.fusion.train.training import Data, Training
 from tca.fusion.train.wandb_hook import WandbHook
 from tca.fusion.train.world import World
 
@@ -147,6 +149,8 @@ def train_together(
     config = plans[0].train
     world = world or World(0, 1, choose_device(config.device))
     loader = loader or LoaderConfig()
+    if world.device.type == "cpu" and any(p.train.precision == "float16" for p in plans):
+        warn("float16 is for GPUs; on a CPU float32 and bfloat16 are far faster (train.precision).")
     with ExitStack() as stack:
         for plan in plans:
             stack.enter_context(dropped_if_empty(plan.run))
