@@ -56,10 +56,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    # Where nobody watches there is no edge to fold cells at.
-    unbound = out.options.update(max_width=PIPED_WIDTH)
-    width = None if out.is_terminal else out.measure(table, options=unbound).maximum
-    out.print(table, width=width)
+    shown = out
+    if not out.is_terminal:
+        # Where nobody watches there is no edge to fold cells at.
+        unbound = out.options.update(max_width=PIPED_WIDTH)
+        width = out.measure(table, options=unbound).maximum
+        shown = Console(file=out.file, width=width, quiet=out.quiet, highlight=False)
+    shown.print(table)
 
 
 class ProgressLine(AbstractContextManager["ProgressLine"]):

@@ -38,7 +38,6 @@ def test_runs_are_listed_nested_ones_too(
     info = json.loads((trained / "runs/a/run.json").read_text())
     assert one["holdout_top1"] == info["holdout_top1"]
     assert (one["state"], one["scores"]) == ("finished", {"validation": 0.5})
-    monkeypatch.setattr("tca.console.out.width", 200)
     assert tca(["runs"]) == 0
     table = capsys.readouterr().out
     assert "sweep/b" in table
