@@ -120,7 +120,7 @@ def test_the_whole_job_as_it_is_typed(project: Path, capsys: pytest.CaptureFixtu
     assert first == again
 
 
-@pytest.mark.parametrize("stored", ["bfloat16", "int8"])
+@pytest.mark.parametrize("stored", ["int8", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_other_formats_and_types_go_all_the_way(
     project: Path, stored: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

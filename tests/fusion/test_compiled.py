@@ -58,7 +58,10 @@ def alike(batches: tuple[int, ...], **settings: Any) -> int:
     return whole.frame_count
 
 
-@pytest.mark.parametrize("variant", OWN)
+@pytest.mark.parametrize(
+    "variant",
+    [v if v == "gasm_cast" else pytest.param(v, marks=pytest.mark.long) for v in OWN],
+)
 def test_every_variant_is_one_graph_that_trains_alike_dropout_and_all(variant: str) -> None:
     assert alike((4,), variant=variant) == 1
 
