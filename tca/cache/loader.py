@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -38,12 +38,14 @@ class Batch:
             where the rows are resident there.
         label: (B,) int64, −1 unknown.
         rows: (B,) row numbers in the store.
+        first: where in the order of the epoch the first of these rows stands, the others behind it.
         position: rows of the epoch that all ranks together have used after this batch.
     """
 
     arrays: Mapping[str, Tensor]
     label: Tensor
     rows: Rows
+    first: int
     position: int
 
     def features(self, stream: str, device: torch.device = CPU) -> Tensor:
@@ -54,7 +56,11 @@ class Batch:
 
 
 class Loader:
-    """Batches of chosen rows; every row once an epoch, the last batch may be smaller."""
+    """Batches of chosen rows; every row once an epoch, the last batch may be smaller.
+
+    Attributes:
+        epoch_rows: rows in an epoch.
+    """
 
     def __init__(
         self,
@@ -70,6 +76,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         source: RowSource | None = None,
+        rows_of: Callable[[int], Rows] | None = None,
     ) -> None:
         """Choose what to load.
 
@@ -86,6 +93,8 @@ class Loader:
             world_size: into how many slices global batches are cut.
             source: `open_source` of this store that several loaders share, instead of one of this
                 loader's own; `streams` and `device` are then those of the source.
+            rows_of: gives the rows of an epoch by its number, instead of all of them once: some of
+                `rows`, perhaps several times, equally many in every epoch. A pure function.
 
         Raises:
             TcaError: not enough memory for the residency asked for, or a row that cannot be read
@@ -96,23 +105,26 @@ class Loader:
         self.config = config or LoaderConfig()
         self.store = store
         self.rows: Rows = np.asarray(rows, dtype=np.int64)
+        self._rows_of = rows_of or (lambda epoch: self.rows)
+        self.epoch_rows = len(self._rows_of(0))
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.rank, self.world_size = rank, world_size
         self.source = source or open_source(store, self.rows, streams, self.config, device)
         self._pin = torch.cuda.is_available()
-        share = min(-(-batch_size // world_size), len(self.rows))
+        share = min(-(-batch_size // world_size), self.epoch_rows)
         keep = self.config.prefetch + 2
         self._buffers = Buffers(self.source.streams, share, keep, self._pin)
         self._window_buffers = Buffers(self.source.streams, 0, 2, pin=False)
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
+        return -(-self.epoch_rows // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield this rank's batches of one epoch.
 
-        The global order is a function of seed, epoch and, for `shuffle: blocks`, `block_rows` and
-        `buffer_blocks`. Every rank yields equally many batches, of which the last may be empty.
+        The global order is a function of seed, epoch, the rows of the epoch and, for `shuffle:
+        blocks`, `block_rows` and `buffer_blocks`. Every rank yields equally many batches, of which
+        the last may be empty.
 
         Args:
             epoch: its number.
@@ -123,8 +135,8 @@ class Loader:
             TcaError: a row cannot be read; see `Store.read`. Or windows of blocks need more memory
                 than there is.
         """
-        if not 0 <= start <= len(self.rows):
-            raise ValueError(f"start {start} in an epoch of {len(self.rows)} rows")
+        if not 0 <= start <= self.epoch_rows:
+            raise ValueError(f"start {start} in an epoch of {self.epoch_rows} rows")
         steps = plan(self.order(epoch), self.batch_size, self.rank, self.world_size, start)
         if self.source.instant:
             for number in range(len(steps.batches)):
@@ -138,12 +150,13 @@ class Loader:
 
     def order(self, epoch: int) -> Order:
         """Return the global order of an epoch."""
+        rows = self._rows_of(epoch)
         if not self.shuffle:
-            return as_given(self.rows)
+            return as_given(rows)
         if self.config.shuffle == "rows":
-            return shuffled_rows(self.rows, self.seed, epoch)
+            return shuffled_rows(rows, self.seed, epoch)
         block_rows = self.config.block_rows or self.store.rows_per_shard
-        return shuffled_blocks(self.rows, self.seed, epoch, block_rows, self.config.buffer_blocks)
+        return shuffled_blocks(rows, self.seed, epoch, block_rows, self.config.buffer_blocks)
 
     def _batch(self, steps: Plan, number: int) -> Batch:
         first, end = _bounds(steps, number)
@@ -158,7 +171,11 @@ class Loader:
         rows = steps.rows[first:end]
         label = torch.from_numpy(self.store.label[rows].astype(np.int64))
         return Batch(
-            arrays, label.pin_memory() if self._pin else label, rows, steps.positions[number]
+            arrays,
+            label.pin_memory() if self._pin else label,
+            rows,
+            steps.firsts[number],
+            steps.positions[number],
         )
 
     def _from_windows(self, steps: Plan) -> Iterator[Batch]:

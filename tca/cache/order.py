@@ -31,12 +31,14 @@ class Plan:
     Attributes:
         rows: row numbers in the order of use.
         batches: where in `rows` each batch ends; two equal ends are an empty batch.
+        firsts: where in the order of the epoch each batch begins.
         positions: how many rows of the epoch all ranks together have used after each batch.
         windows: where in `rows` each window ends; no window is empty.
     """
 
     rows: Rows
     batches: list[int]
+    firsts: list[int]
     positions: list[int]
     windows: list[int]
 
@@ -91,6 +93,7 @@ def plan(order: Order, batch_size: int, rank: int, world_size: int, start: int) 
     return Plan(
         order.rows[places],
         ends.tolist(),
+        first.tolist(),
         positions.tolist(),
         np.unique(windows[windows > 0]).tolist(),
     )

@@ -21,8 +21,8 @@ class Window:
     """The rows of some blocks.
 
     Attributes:
-        arrays: by name, (n, …) stored numbers in the order of the store.
-        places: (n,) where among them the first, second, … row in use is.
+        arrays: by name, (n, …) stored numbers in the order of the store, each row once.
+        places: where among them the first, second, … row in use is.
     """
 
     arrays: dict[str, Tensor]
@@ -37,8 +37,8 @@ def read_window(source: RowSource, rows: Rows, buffers: Buffers, stopping: Event
     Raises:
         TcaError: a row cannot be read; see `Store.read`.
     """
-    ascending = np.sort(rows)
-    arrays = buffers.lend(len(rows))
+    ascending = np.unique(rows)
+    arrays = buffers.lend(len(ascending))
     for part in source.parts(ascending):
         if stopping.is_set():
             break

@@ -20,6 +20,30 @@ class SeedConfig(Section):
     model: int = Field(0, ge=0, lt=2**32, description="of initial weights and dropout")
 
 
+class AugmentConfig(Section):
+    """How cached features are changed before a model learns from them; all of it is off."""
+
+    token_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of patches and segments replaced by the mean feature"
+    )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="alpha of Beta(alpha, alpha), which draws how much of a row stays when it is "
+        "mixed with its neighbour, as 0.2; 0: not mixed",
+    )
+    noise: float = Field(
+        0.0, ge=0, le=100, description="normal, in standard deviations of each feature"
+    )
+    shift: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="most segments that a row is moved in time, either way; its ends are repeated",
+    )
+
+
 class TrainConfig(Section):
     """What a fusion model is trained on, how, and which of its checkpoints is the best."""
 
@@ -35,6 +59,16 @@ class TrainConfig(Section):
         ge=0,
         lt=1,
         description="share of training videos kept to choose the best checkpoint; 0: last is best",
+    )
+    views: Literal["all", "one"] = Field(
+        "all", description="of a video's rows an epoch takes all, or one by chance"
+    )
+    balanced: bool = Field(
+        False,
+        description="an epoch takes as many rows as without it, of every class equally many",
+    )
+    augment: AugmentConfig = Field(
+        AugmentConfig(), description="of cached features; see docs/training.md"
     )
     epochs: int = Field(30, ge=1, le=MOST, description="passes over the training rows")
     batch_size: int = Field(32, ge=1, le=MOST, description="rows a step, of all devices together")

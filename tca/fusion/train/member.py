@@ -132,7 +132,8 @@ class Member:
         here = len(target)
         if here == 0:
             # Other processes have rows and wait for a gradient of this one: of nothing, zero.
-            inputs, target = (_zeros_row(inputs[0]), _zeros_row(inputs[1])), target.new_zeros(1)
+            inputs = _zeros_row(inputs[0]), _zeros_row(inputs[1])
+            target = target.new_zeros(1, *target.shape[1:])
         parts = max(1, min(self.config.accumulate, here))
         total = torch.zeros((), device=self.device)
         for part in range(parts):

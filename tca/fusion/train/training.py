@@ -24,10 +24,12 @@ from tca.console import note
 from tca.errors import TcaError
 from tca.fusion.model.variant import STREAMS
 from tca.fusion.rows import Rows
+from tca.fusion.train.augment import Augmentation
 from tca.fusion.train.checkpoints import Progress, keep_epoch, load_state, saved_steps
 from tca.fusion.train.hooks import EpochReport, StepReport
 from tca.fusion.train.member import Inputs, Member, Step
 from tca.fusion.train.run import Run, TrainingError
+from tca.fusion.train.sampling import rows_of_epochs
 from tca.fusion.train.screen import Screen
 from tca.fusion.train.world import World
 
@@ -77,8 +79,17 @@ class Training:
         of_store = partial(
             Loader, seed=config.seed.data, config=loader, rank=world.rank, world_size=world.size
         )
-        batch = min(config.batch_size, len(data.fit))
-        self.loader = of_store(data.source.store, data.fit, batch, source=data.source)
+        store = data.source.store
+        self.loader = of_store(
+            store,
+            data.fit,
+            config.batch_size,
+            source=data.source,
+            rows_of=rows_of_epochs(store, data.fit, config),
+        )
+        self.augmentation = Augmentation(
+            config.augment, config.seed.data, data.source.streams, len(store.classes)
+        )
         self.held_loader = of_store(
             data.held_source.store,
             data.held,
@@ -126,7 +137,10 @@ class Training:
 
         A run that diverges holds its `failure`, and the others go on.
         """
-        whole = self.config.epochs * len(self.data.fit)
+        if self.augmentation.needs_statistics:
+            # Not saved: of the same rows they come out the same.
+            self.augmentation.fit(self._sample())
+        whole = self.config.epochs * self.loader.epoch_rows
         done = max((self._rows_done(run.progress) for run in self.runs), default=0)
         with ExitStack() as stack:
             for run in self.runs:
@@ -140,12 +154,12 @@ class Training:
                 self._one_epoch(active)
 
     def _rows_done(self, progress: Progress) -> int:
-        return max(0, progress.epoch - 1) * len(self.data.fit) + progress.position
+        return max(0, progress.epoch - 1) * self.loader.epoch_rows + progress.position
 
     def _one_epoch(self, runs: list[Run]) -> None:
         first = runs[0].progress
         # A state in the middle of an epoch goes on in it.
-        epoch = first.epoch if 0 < first.position < len(self.data.fit) else first.epoch + 1
+        epoch = first.epoch if 0 < first.position < self.loader.epoch_rows else first.epoch + 1
         if epoch != first.epoch:
             for run in runs:
                 run.progress = replace(run.progress, epoch=epoch, position=0, losses=(0.0, 0))
@@ -153,8 +167,10 @@ class Training:
         last = number
         for batch, waited in _timed(self.loader.epoch(epoch, start=runs[0].progress.position)):
             began = time.perf_counter()
-            inputs = self._inputs(batch, self.data.source)
-            target = batch.label.to(self.device, non_blocking=True)
+            label = batch.label.to(self.device, non_blocking=True)
+            inputs, target = self.augmentation(
+                self._inputs(batch, self.data.source), label, epoch, batch.first
+            )
             before = runs[0].progress.position
             rows = batch.position - before
             steps = [
@@ -169,7 +185,7 @@ class Training:
             if self._screen is not None:
                 self._screen.advance(epoch, rows, seconds, waited)
             every = min(LOOK_EVERY, self.config.save_steps or LOOK_EVERY)
-            if number - last >= every and batch.position < len(self.data.fit):
+            if number - last >= every and batch.position < self.loader.epoch_rows:
                 last = number
                 if not (runs := self._look(runs)):
                     return
@@ -313,29 +329,33 @@ class Training:
         return {name: batch.features(name, self.device) for name in source.streams}
 
     def _fit_statistics(self) -> None:
-        """Measure what each model is to standardise; every process looks at the same rows."""
+        """Measure what each model is to standardise."""
+        for run in self.runs:
+            model = run.member.model
+            model.fit_statistics(_read(run.member, inputs) for inputs in self._sample())
+            if not all(bool(torch.isfinite(buffer).all()) for buffer in model.buffers()):
+                raise TcaError(
+                    f"{self.data.source.store.path} holds features that are no finite numbers; "
+                    "extract it again, with extract.dtype=float32 if they are too large for "
+                    "float16."
+                )
+
+    def _sample(self) -> Iterator[dict[str, Tensor]]:
+        """Yield enough of the training rows to measure features; every process sees the same."""
         generator = np.random.default_rng(self.config.seed.data)
         sample = np.sort(generator.permutation(self.data.fit)[:STATISTICS_ROWS])
         source = self.data.source
-        for run in self.runs:
-            model = run.member.model
-            batches = Loader(
-                source.store,
-                sample,
-                self.config.batch_size,
-                seed=0,
-                shuffle=False,
-                config=self.loader_config,
-                source=source,
-            ).epoch(0)
-            model.fit_statistics(
-                _read(run.member, self._inputs(batch, source)) for batch in batches
-            )
-            if not all(bool(torch.isfinite(buffer).all()) for buffer in model.buffers()):
-                raise TcaError(
-                    f"{source.store.path} holds features that are no finite numbers; extract it "
-                    "again, with extract.dtype=float32 if they are too large for float16."
-                )
+        loader = Loader(
+            source.store,
+            sample,
+            self.config.batch_size,
+            seed=0,
+            shuffle=False,
+            config=self.loader_config,
+            source=source,
+        )
+        for batch in loader.epoch(0):
+            yield self._inputs(batch, source)
 
 
 @dataclass(frozen=True)
