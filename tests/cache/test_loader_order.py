@@ -204,3 +204,48 @@ def test_the_largest_counts_that_a_configuration_may_name_are_one_batch(store: S
     config = LoaderConfig(shuffle="blocks", block_rows=most, buffer_blocks=most, prefetch=1024)
     ((batch,),) = steps(store, config, most, 1)
     assert sorted(batch.rows.tolist()) == store.ready().tolist()
+
+
+@pytest.mark.parametrize("residency", ["disk", "ram"])
+@pytest.mark.parametrize("shuffle", [ROWS, BLOCKS], ids=["rows", "blocks"])
+def test_an_epochs_rows_may_come_from_a_function(
+    example: Example, store: Store, shuffle: LoaderConfig, residency: str
+) -> None:
+    config = shuffle.model_copy(update={"residency": residency})
+    ready = store.ready()
+    some = {epoch: np.random.default_rng(epoch).choice(ready, 40) for epoch in range(4)}
+
+    def ranks(world_size: int, batch_size: int, epoch: int, start: int = 0) -> list[list]:
+        loaders = [
+            Loader(
+                store,
+                ready,
+                batch_size,
+                seed=2,
+                config=config,
+                rank=rank,
+                world_size=world_size,
+                rows_of=some.__getitem__,
+            )
+            for rank in range(world_size)
+        ]
+        assert {len(loader) for loader in loaders} == {-(-40 // batch_size)}
+        assert {loader.epoch_rows for loader in loaders} == {40}
+        return list(zip(*(loader.epoch(epoch, start) for loader in loaders), strict=True))
+
+    for epoch in (0, 3):
+        whole = [int(row) for (batch,) in ranks(1, 7, epoch) for row in batch.rows]
+        assert sorted(whole) == np.sort(some[epoch]).tolist()
+        assert whole != some[epoch].tolist()
+        for world_size, batch_size, start in ((2, 7, 0), (3, 16, 14), (1, 40, 39)):
+            found = ranks(world_size, batch_size, epoch, start)
+            parts = [part for step in found for part in step]
+            assert [int(row) for part in parts for row in part.rows] == whole[start:]
+            assert parts[-1].position == 40
+            for part in parts:
+                end = part.first + len(part.rows)
+                assert part.rows.tolist() == whole[part.first : end]
+                for name, tensor in part.arrays.items():
+                    assert np.array_equal(tensor, example.features[name][part.rows])
+    with pytest.raises(ValueError, match="start 41 in an epoch of 40"):
+        ranks(1, 7, 0, 41)
