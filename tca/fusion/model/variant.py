@@ -183,13 +183,7 @@ class Variant(nn.Module):
 
     def fit_statistics(self, batches: Iterable[tuple[Tensor | None, Tensor | None]]) -> None:
         """Standardise each stream by the statistics of (semantic, motion) `batches`."""
-        moments = {name: Moments() for name in self.streams}
-        for pair in batches:
-            given = self._given(*pair)
-            for name, stem in self._stems():
-                stem.observe(given[name], moments[name])
-        for name, stem in self._stems():
-            stem.standardise(moments[name])
+        fit_statistics([self], batches)
 
     def readouts(self, cells: int) -> dict[str, Readout]:
         """Return what turns each stream into one vector: frames averaged into cells x cells."""
@@ -225,3 +219,26 @@ class Variant(nn.Module):
     def _stems(self) -> Iterator[tuple[str, Stem]]:
         for name in self.streams:
             yield name, self._stem(name)
+
+
+def fit_statistics(
+    models: Sequence[Variant], batches: Iterable[tuple[Tensor | None, Tensor | None]]
+) -> None:
+    """Standardise the streams of all `models` by one pass over (semantic, motion) `batches`."""
+    alike: dict[tuple[str, int], list[Stem]] = {}
+    for model in models:
+        for name, stem in model._stems():
+            alike.setdefault((name, stem.pool), []).append(stem)
+    # What is pooled alike is measured once.
+    moments = {key: Moments() for key in alike}
+    for pair in batches:
+        for model in models:
+            model._given(*pair)
+        given = dict(zip(STREAMS, pair, strict=True))
+        for (name, pool), stems in alike.items():
+            features = given[name]
+            assert features is not None
+            stems[0].observe(features, moments[name, pool])
+    for key, stems in alike.items():
+        for stem in stems:
+            stem.standardise(moments[key])

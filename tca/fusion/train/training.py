@@ -22,7 +22,7 @@ from tca.cache.loader import Batch, Loader
 from tca.cache.residency import RowSource
 from tca.console import note
 from tca.errors import TcaError
-from tca.fusion.model.variant import STREAMS
+from tca.fusion.model.variant import STREAMS, fit_statistics
 from tca.fusion.rows import Rows
 from tca.fusion.train.augment import Augmentation
 from tca.fusion.train.checkpoints import Progress, keep_epoch, load_state, saved_steps
@@ -330,15 +330,15 @@ class Training:
 
     def _fit_statistics(self) -> None:
         """Measure what each model is to standardise."""
-        for run in self.runs:
-            model = run.member.model
-            model.fit_statistics(_read(run.member, inputs) for inputs in self._sample())
-            if not all(bool(torch.isfinite(buffer).all()) for buffer in model.buffers()):
-                raise TcaError(
-                    f"{self.data.source.store.path} holds features that are no finite numbers; "
-                    "extract it again, with extract.dtype=float32 if they are too large for "
-                    "float16."
-                )
+        models = [run.member.model for run in self.runs]
+        fit_statistics(models, ((i.get("semantic"), i.get("motion")) for i in self._sample()))
+        numbers = (buffer for model in models for buffer in model.buffers())
+        if not all(bool(torch.isfinite(buffer).all()) for buffer in numbers):
+            raise TcaError(
+                f"{self.data.source.store.path} holds features that are no finite numbers; "
+                "extract it again, with extract.dtype=float32 if they are too large for "
+                "float16."
+            )
 
     def _sample(self) -> Iterator[dict[str, Tensor]]:
         """Yield enough of the training rows to measure features; every process sees the same."""
