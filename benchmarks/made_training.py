@@ -39,13 +39,11 @@ def warm_store(folder: Path, rows: int, store_format: str) -> Store:
 
 
 def train_config(settings: Mapping[str, Any]) -> TrainConfig:
-    """Return the default settings but for `settings`, without a holdout: only steps are measured."""
+    """Return the defaults but for `settings`, without a holdout: only steps are measured."""
     return TrainConfig.model_validate({"holdout": 0.0, **settings})
 
 
-def rows_lasting(
-    seconds: float, store: Store, model: ModelConfig, config: TrainConfig
-) -> Rows:
+def rows_lasting(seconds: float, store: Store, model: ModelConfig, config: TrainConfig) -> Rows:
     """Return rows by chance, whole batches, whose epoch takes about `seconds`.
 
     Fewer if the store has no more, and `LEAST_STEPS` batches at least.

@@ -1,7 +1,7 @@
 """What a sweep saves when its members train in one pass over the cache instead of one by one.
 
-Eight members that differ in `train.seed.model` train as `tca ablate` does it (`train_together`, from
-opening the store to the last weights), then as eight trainings one after the other in the same
+Eight members that differ in `train.seed.model` train as `tca ablate` does it (`train_together`,
+from opening the store to the last weights), then as eight trainings one after the other in the same
 process, so that starting Python and torch counts for neither. Every step's loss has to be the same
 on both sides, to the bit on a CPU. Bytes are counted where rows leave the store's files, in
 `RowSource.read`, and held against the rows that the settings ask for. Goals: half the time on a

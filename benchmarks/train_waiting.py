@@ -79,7 +79,7 @@ def measured(
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
-    default=15,
+    default=10,
     show_default=True,
     help=f"About how long an epoch takes at most; there are {EPOCHS}.",
 )
