@@ -14,6 +14,7 @@ from tca.project import load_project
 
 if TYPE_CHECKING:
     from tca.fusion.train.ablation import Ablation
+    from tca.fusion.train.stack_choice import Choice
 
 
 @click.command("ablate")
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Models that train in one pass over the rows, at most: they share a device's memory.",
 )
+@click.option(
+    "--stack",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Members of a pass that differ in seed.model or the optimiser only step as one batched "
+    "model; auto: where that is faster, which is measured first. Up to rounding it is the same.",
+)
 @click.option("--evaluate", "scored", type=split_choice, help="Score every member on this split.")
 @json_option
 def command(
@@ -35,6 +44,7 @@ def command(
     overrides: tuple[str, ...],
     name: str | None,
     together: int,
+    stack: Choice,
     scored: str | None,
     as_json: bool,
 ) -> None:
@@ -66,6 +76,7 @@ def command(
         lambda settings: candidate_of(load_project(config, (*overrides, *settings))[0]),
         name or file.stem,
         together=together,
+        stack=stack,
         scored=scored,
     )
     print_json(ablation.to_json()) if as_json else _show(ablation)

@@ -108,7 +108,15 @@ def project(train_project: Path) -> Path:
 def test_a_sweep_is_stopped_and_gone_on_with(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = ["ablate", "sweep.yaml", "train.epochs=2", "train.save_steps=2", "--json"]
+    sweep = [
+        "ablate",
+        "sweep.yaml",
+        "--stack",
+        "off",
+        "train.epochs=2",
+        "train.save_steps=2",
+        "--json",
+    ]
     (project / "stopping.py").write_text(
         "from tca.fusion.train.hooks import Hook\n"
         "class Stop(Hook):\n"
@@ -170,7 +178,7 @@ def test_what_is_no_sweep_is_one_sentence(
 def test_a_member_that_diverges_does_not_end_the_others(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = ["ablate", "sweep.yaml", "train.epochs=2", "train.warmup=0", "--json"]
+    sweep = ["ablate", "sweep.yaml", "--stack", "off", "train.epochs=2", "train.warmup=0", "--json"]
     (project / "sweep.yaml").write_text(
         "grid: {train.lr: [1.0e+30, 1.0e-3], train.seed.model: [0, 1]}\n"
     )

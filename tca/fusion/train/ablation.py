@@ -24,6 +24,8 @@ from tca.fusion.model.registry import find_variant
 from tca.fusion.run_folder import write_json
 from tca.fusion.train.candidate import Candidate, Configure, as_overrides
 from tca.fusion.train.loop import Plan, train_together
+from tca.fusion.train.stack_choice import Choice
+from tca.fusion.train.stacked import OF_THE_LOSS, alike, obstacle
 from tca.fusion.train.sweep import SEEDS, SweepConfig, member_names, outcome, passes
 
 
@@ -95,7 +97,13 @@ class _Member:
 
 
 def run_sweep(
-    sweep: SweepConfig, configure: Configure, name: str, *, together: int, scored: str | None = None
+    sweep: SweepConfig,
+    configure: Configure,
+    name: str,
+    *,
+    together: int,
+    stack: Choice = "off",
+    scored: str | None = None,
 ) -> Ablation:
     """Train every member that has not been, and score all; writes `runs/NAME/sweep.json`.
 
@@ -104,6 +112,7 @@ def run_sweep(
         configure: makes a candidate of a member's overrides.
         name: of the folder in `runs/` that holds the members.
         together: models that train in one pass over the rows, at most.
+        stack: whether models of a pass that can be one batched model are; see `train_together`.
         scored: a split to score every member on.
 
     Raises:
@@ -114,16 +123,18 @@ def run_sweep(
     members = _members(sweep, configure, name)
     place = members[0].run.parent
     _open_stores(members, scored)
+    shared = list(passes([member.candidate.resolved for member in members], together))
+    if stack == "on":
+        _require_stacks([[members[number].candidate for number in group] for group in shared])
     groups = [
-        [members[number] for number in group if members[number].outcome is None]
-        for group in passes([member.candidate.resolved for member in members], together)
+        [members[number] for number in group if members[number].outcome is None] for group in shared
     ]
     groups = [group for group in groups if group]
     if there := len(members) - sum(map(len, groups)):
         note(f"{there} of {len(members)} members are there already.")
     for number, group in enumerate(groups, 1):
         note(f"pass {number} of {len(groups)}: {len(group)} members")
-        _train(group)
+        _train(group, stack)
     failed = {m.run: m.outcome["failed"] for m in members if m.outcome and "failed" in m.outcome}
     for run, reason in failed.items():
         warn(f"{run.name} failed: {reason} Remove {run} to try it again.")
@@ -173,7 +184,22 @@ def _open_stores(members: Sequence[_Member], scored: str | None) -> None:
         Store.open(place)
 
 
-def _train(group: Sequence[_Member]) -> None:
+def _require_stacks(shared: Sequence[Sequence[Candidate]]) -> None:
+    """Refuse to stack where no two members of a pass can be stacked."""
+    configs = [[(one.model, one.train) for one in group] for group in shared]
+    if any(alike(group) for group in configs):
+        return
+    obstacles = [obstacle(*config) for group in configs for config in group]
+    reason = next((one for one in obstacles if one), None)
+    if reason is None:
+        reason = f"no two agree in model and in {', '.join(f'train.{n}' for n in OF_THE_LOSS)}"
+    raise UsageError(
+        f"--stack on: no two members of a pass can be one batched model ({reason}); leave it to "
+        "--stack auto."
+    )
+
+
+def _train(group: Sequence[_Member], stack: Choice) -> None:
     first = group[0].candidate
     chooser = first.train.select_on
     train_together(
@@ -182,6 +208,7 @@ def _train(group: Sequence[_Member]) -> None:
         loader=first.loader,
         selection=None if chooser is None else Store.open(first.store(chooser)),
         resume=True,
+        stack=stack,
     )
 
 

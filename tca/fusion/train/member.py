@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -113,11 +113,15 @@ class Member:
         """
         assert self._objective is not None
         self.model.train()
+        torch.manual_seed(step_seed(self.config.seed.model, number, self.world.rank))
+        loss = self._backward(self._objective, inputs, target, rows)
+        return self.learn(loss, number, steps)
+
+    def learn(self, loss: Tensor, number: int, steps: int) -> Step:
+        """Do the second half of a step, with the gradient that the weights hold; see `step`."""
         lr = self.config.lr * rate(self.config, number, steps) * self.plateau.factor
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        torch.manual_seed(step_seed(self.config.seed.model, number, self.world.rank))
-        loss = self._backward(self._objective, inputs, target, rows)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.scaler.step(self.optimizer)
@@ -134,15 +138,13 @@ class Member:
             # Other processes have rows and wait for a gradient of this one: of nothing, zero.
             inputs = _zeros_row(inputs[0]), _zeros_row(inputs[1])
             target = target.new_zeros(1, *target.shape[1:])
-        parts = max(1, min(self.config.accumulate, here))
         total = torch.zeros((), device=self.device)
-        for part in range(parts):
-            some = slice(part * here // parts, (part + 1) * here // parts)
+        for some in in_parts(here, self.config.accumulate):
             share = (some.stop - some.start) / rows
+            # Where processes share a gradient, the last part of each sends it.
+            waits = self.world.size > 1 and some.stop < here
             if here == 0:
                 some = slice(0, 1)
-            # Where processes share a gradient, the last part of each sends it.
-            waits = self.world.size > 1 and part + 1 < parts
             with objective.no_sync() if waits else nullcontext():  # type: ignore[operator]
                 with autocast(self.device, self.config.precision):
                     loss = objective(_rows(inputs[0], some), _rows(inputs[1], some), target[some])
@@ -197,6 +199,13 @@ class Member:
         factor, best, waited = numbers["plateau"]
         self.plateau.factor, self.plateau.waited = factor, waited
         self.plateau.best = math.inf if best is None else best
+
+
+def in_parts(rows: int, most: int) -> Iterator[slice]:
+    """Yield `most` parts of a batch, or fewer if there are fewer rows; one of a batch without."""
+    parts = max(1, min(most, rows))
+    for part in range(parts):
+        yield slice(part * rows // parts, (part + 1) * rows // parts)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -34,7 +34,7 @@ class Run:
     def __init__(
         self, member: Member, folder: RunFolder, info: Mapping[str, Any], hooks: Sequence[Hook] = ()
     ) -> None:
-        self.member, self.folder, self.info = member, folder, info
+        self.member, self.folder, self.info = member, folder, dict(info)
         self.progress = Progress()
         self.failure: TrainingError | None = None
         self._hooks: list[Hook] = list(hooks)
@@ -44,6 +44,16 @@ class Run:
     def name(self) -> str:
         """What it is called where people read of it."""
         return self.folder.path.name
+
+    @property
+    def stacked(self) -> bool:
+        """Whether it is known to step in a stack, with others as one."""
+        return bool(self.info.get("stacked"))
+
+    def settle(self, *, stacked: bool) -> None:
+        """Write down whether it steps in a stack: what goes on later keeps to it."""
+        self.info["stacked"] = stacked
+        self.folder.write_info(self.info)
 
     def begin(self) -> None:
         """Open the log, and tell the hooks."""
@@ -83,6 +93,7 @@ class Run:
             TcaError: it is of another model.
         """
         self.progress = progress
+        self.info |= {key: value for key, value in self.folder.info().items() if key == "stacked"}
         self.member.begin()
         try:
             self.member.restore(tensors, numbers)

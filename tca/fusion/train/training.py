@@ -31,6 +31,8 @@ from tca.fusion.train.member import Inputs, Member, Step
 from tca.fusion.train.run import Run, TrainingError
 from tca.fusion.train.sampling import rows_of_epochs
 from tca.fusion.train.screen import Screen
+from tca.fusion.train.stack_choice import Choice, Trial, choose_stacks
+from tca.fusion.train.stacked import Stack
 from tca.fusion.train.world import World
 
 STATISTICS_ROWS = 4096
@@ -68,12 +70,20 @@ class Training:
         runs: they agree in everything that concerns the rows: batch size, epochs, `seed.data`.
         loader: how rows are read, and in what order.
         world: this process among those of the training.
+        stack: whether members that can be one batched model are.
 
     Either `start` or `resume` comes before `go`.
     """
 
-    def __init__(self, data: Data, runs: Sequence[Run], loader: LoaderConfig, world: World) -> None:
-        self.data, self.runs, self.world = data, list(runs), world
+    def __init__(
+        self,
+        data: Data,
+        runs: Sequence[Run],
+        loader: LoaderConfig,
+        world: World,
+        stack: Choice = "off",
+    ) -> None:
+        self.data, self.runs, self.world, self.stack = data, list(runs), world, stack
         config = self.config = runs[0].member.config
         self.device = world.device
         of_store = partial(
@@ -100,6 +110,8 @@ class Training:
         self.loader_config = loader
         self.steps = config.epochs * len(self.loader)
         self._unseen: list[_Unseen] = []
+        self._groups: list[list[Run]] = []
+        self._stacks: list[Stack] = []
         self._screen: Screen | None = None
         self._saved = time.monotonic()
 
@@ -140,6 +152,8 @@ class Training:
         if self.augmentation.needs_statistics:
             # Not saved: of the same rows they come out the same.
             self.augmentation.fit(self._sample())
+        begun = any(run.progress.step for run in self.runs)
+        self._groups = choose_stacks(self.runs, self.stack, self._trial, begun=begun)
         whole = self.config.epochs * self.loader.epoch_rows
         done = max((self._rows_done(run.progress) for run in self.runs), default=0)
         with ExitStack() as stack:
@@ -165,6 +179,7 @@ class Training:
                 run.progress = replace(run.progress, epoch=epoch, position=0, losses=(0.0, 0))
         number = first.step
         last = number
+        self._restack(runs)
         for batch, waited in _timed(self.loader.epoch(epoch, start=runs[0].progress.position)):
             began = time.perf_counter()
             label = batch.label.to(self.device, non_blocking=True)
@@ -173,10 +188,7 @@ class Training:
             )
             before = runs[0].progress.position
             rows = batch.position - before
-            steps = [
-                run.member.step(_read(run.member, inputs), target, rows, number, self.steps)
-                for run in runs
-            ]
+            steps = self._step(runs, inputs, target, rows, number)
             number += 1
             for run in runs:
                 run.progress.step, run.progress.position = number, batch.position
@@ -189,11 +201,49 @@ class Training:
                 last = number
                 if not (runs := self._look(runs)):
                     return
+                self._restack(runs)
                 self._save_if_due(runs)
         runs = self._look(runs)
         for run in runs:
             self._end_epoch(run)
         self._save_if_due([run for run in runs if not run.progress.finished])
+
+    def _step(
+        self,
+        runs: list[Run],
+        inputs: dict[str, Tensor],
+        target: Tensor,
+        rows: int,
+        number: int,
+    ) -> list[Step]:
+        """Have all `runs` learn from a batch; return what each step came to."""
+        done: dict[Member, Step] = {}
+        for stack in self._stacks:
+            given = _read(stack.members[0], inputs)
+            found = stack.step(given, target, rows, number, self.steps)
+            done.update(zip(stack.members, found, strict=True))
+        for member in (run.member for run in runs):
+            if member not in done:
+                given = _read(member, inputs)
+                done[member] = member.step(given, target, rows, number, self.steps)
+        return [done[run.member] for run in runs]
+
+    def _restack(self, runs: list[Run]) -> None:
+        """Have those of `runs` that step as one in a stack; who has ended leaves it."""
+        groups = [[run.member for run in group if run in runs] for group in self._groups]
+        groups = [members for members in groups if len(members) > 1]
+        if groups != [stack.members for stack in self._stacks]:
+            for stack in self._stacks:
+                stack.dissolve()
+            self._stacks = [Stack(members) for members in groups]
+
+    def _trial(self, member: Member) -> Trial:
+        """Return a batch as the member will see many."""
+        inputs = next(self._sample())
+        rows = len(next(iter(inputs.values())))
+        label = torch.arange(rows, device=self.device) % len(self.data.source.store.classes)
+        inputs, target = self.augmentation(inputs, label, epoch=1, first=0)
+        return Trial(_read(member, inputs), target)
 
     def _look(self, runs: list[Run]) -> list[Run]:
         """See what the steps since the last look came to, and tell the hooks.
