@@ -24,7 +24,7 @@ from tca.fusion.train.stacked import Stack, alike, obstacle
 from tca.fusion.train.world import World
 
 MODEL = ModelConfig(
-    bottleneck=16, heads=2, layers=2, ratio=1, rank=8, similar=2, radius=1, drop_path=0.2
+    bottleneck=16, heads=2, layers=1, ratio=1, rank=8, similar=2, radius=1, drop_path=0.2
 )
 TRAIN = TrainConfig(epochs=4, batch_size=16, lr=3e-3, holdout=0.2, device="cpu", save_steps=2)
 VERBS = ["Pushing it left", "Pushing it right", "Lifting it", "Dropping it"]
@@ -85,7 +85,7 @@ def same(one: Member, other: Member, **tolerance: float) -> None:
     ("model", "train", "mixed"),
     [
         ({}, {}, False),
-        ({"progressive": True}, {"accumulate": 3, "ema": 0.9}, True),
+        ({"progressive": True, "layers": 2}, {"accumulate": 3, "ema": 0.9}, True),
         ({"dropout": 0, "head_dropout": 0, "drop_path": 0, "similar": 0}, {}, False),
         ({"variant": "bcast", "ratio": 0}, {"label_smoothing": 0}, False),
         ({"variant": "cross_attention"}, {}, False),
@@ -102,10 +102,10 @@ def test_a_stack_steps_as_its_members_would(model: dict, train: dict, mixed: boo
     assert alike([(config, one) for one in trains]) == [[0, 1, 2]]
     alone, together = members(config, trains), members(config, trains)
     stack = Stack(together)
-    for number in range(6):
+    for number in range(4):
         given, target = batch(alone[0], number, mixed)
-        expected = [member.step(given, target, 16, number, 6) for member in alone]
-        found = stack.step(given, target, 16, number, 6)
+        expected = [member.step(given, target, 16, number, 4) for member in alone]
+        found = stack.step(given, target, 16, number, 4)
         for ours, theirs in zip(found, expected, strict=True):
             assert ours.lr == theirs.lr
             torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-6, atol=0)
@@ -162,7 +162,8 @@ def test_what_cannot_be_stacked() -> None:
         assert alike([config, config]) == []
 
 
-def test_measuring_leaves_members_as_they_were() -> None:
+def test_measuring_leaves_members_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack_choice, "ROUNDS", 3)
     trains = varied(TRAIN.model_copy(update={"ema": 0.9}))
     measured, untouched = members(MODEL, trains), members(MODEL, trains)
     rounds = seconds_each_way(measured, Trial(*batch(measured[0], 0)))
@@ -189,14 +190,15 @@ class Stop(Hook):
 AUGMENTED = AugmentConfig(mixup=0.2, token_dropout=0.1)
 SWEPT = {
     "plain": TRAIN.model_copy(update={"augment": AUGMENTED}),
-    "seed": TRAIN.model_copy(update={"augment": AUGMENTED, "seed": SeedConfig(model=5)}),
     "early": TRAIN.model_copy(update={"augment": AUGMENTED, "lr": 1e-30, "patience": 1}),
-    "ema": TRAIN.model_copy(update={"augment": AUGMENTED, "lr": 1e-3, "ema": 0.9}),
+    "other": TRAIN.model_copy(
+        update={"augment": AUGMENTED, "seed": SeedConfig(model=5), "lr": 1e-3, "ema": 0.9}
+    ),
 }
 
 
 def sweep(place: Path, stack, *, stopped: int = 0, resume: bool = False, **changes) -> list[Path]:
-    """Train the four members, or the first steps of them; return their folders."""
+    """Train the three members, or the first steps of them; return their folders."""
     Stop.after = stopped
     plans = [
         Plan(MODEL, train.model_copy(update=changes), place / name, {}, [Stop()])
@@ -240,11 +242,11 @@ def as_one(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_a_stacked_sweep_equals_a_separate_one(as_one: list[Path], separate: list[Path]) -> None:
     for ours, theirs in zip(as_one, separate, strict=True):
-        equal_runs(ours, theirs, rtol=1e-3)
+        equal_runs(ours, theirs, rtol=1e-4)
         assert stacked(ours) is True
         assert stacked(theirs) is None
     # One of them left the stack before the end.
-    assert len(log(as_one[2])) < len(log(as_one[0])) == 20
+    assert len(log(as_one[1])) < len(log(as_one[0])) == 20
 
 
 @pytest.mark.parametrize("choices", [("on", "off"), ("off", "on")])
@@ -254,7 +256,7 @@ def test_a_sweep_may_go_on_the_other_way(
     sweep(tmp_path, choices[0], stopped=7)
     runs = sweep(tmp_path, choices[1], resume=True)
     for ours, theirs in zip(runs, separate, strict=True):
-        equal_runs(ours, theirs, rtol=1e-3)
+        equal_runs(ours, theirs, rtol=1e-4)
         assert stacked(ours) is (choices[1] == "on")
 
 
@@ -308,7 +310,7 @@ def test_a_member_that_diverges_leaves_the_others_as_they_were(
         assert len(bad["failed"]) == 2
         assert good["failed"] == {}
     for name in ("lr=0.001,model=0", "lr=0.001,model=1"):
-        equal_runs(project / "runs/on" / name, project / "runs/off" / name, rtol=1e-3)
+        equal_runs(project / "runs/on" / name, project / "runs/off" / name, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

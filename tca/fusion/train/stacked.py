@@ -93,8 +93,7 @@ class Stack:
         self, inputs: Inputs, target: Tensor, rows: int, number: int, steps: int
     ) -> list[Step]:
         """Have all members learn from a batch; see `Member.step`."""
-        for member in self.members:
-            member.model.train()
+        self._objective.train()
         seeds = [step_seed(member.config.seed.model, number, 0) for member in self.members]
         draws = OwnDraws(seeds, self.device)
         total = torch.zeros(len(self.members), device=self.device)
