@@ -81,6 +81,8 @@ def same(one: Member, other: Member, **tolerance: float) -> None:
         torch.testing.assert_close(tensor, expected[name], **tolerance, msg=name)
 
 
+# torch warns of what it runs for one member after the other.
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("model", "train", "mixed"),
     [
@@ -116,6 +118,19 @@ def test_a_stack_steps_as_its_members_would(model: dict, train: dict, mixed: boo
         same(ours, theirs, rtol=1e-6, atol=1e-9)
         given, target = batch(ours, 0)
         torch.testing.assert_close(ours.score(given, target), theirs.score(given, target))
+
+
+def test_a_stack_in_half_precision_steps_as_its_members_would() -> None:
+    trains = varied(TRAIN.model_copy(update={"precision": "bfloat16", "accumulate": 2}))
+    alone, together = members(MODEL, trains), members(MODEL, trains)
+    for member in (*alone, *together):
+        member.model.float()
+    given, target = batch(alone[0], 0)
+    found = Stack(together).step(given, target, 16, 0, 2)
+    for ours, theirs in zip(found, alone, strict=True):
+        expected = theirs.step(given, target, 16, 0, 2)
+        torch.testing.assert_close(ours.loss, expected.loss, rtol=1e-2, atol=0)
+        torch.testing.assert_close(ours.norm, expected.norm, rtol=5e-2, atol=0)
 
 
 def test_members_leave_a_stack_with_all_that_they_learned() -> None:

@@ -56,15 +56,15 @@ class Stack:
     A member's model sees its own part of them, so that it is scored, saved and averaged as ever.
 
     Args:
-        members: as `alike` allows; all have begun, and are in no other stack.
+        members: of one pass, as `alike` allows; all have begun, and are in no other stack.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
-        first = self.members[0]
-        self.device, self.config = first.device, first.config
-        self._objective = Objective(first.model, self.config)
-        by_member = [dict(member.model.named_parameters()) for member in self.members]
+        self.device, self.config = self.members[0].device, self.members[0].config
+        objectives = [Objective(member.model, self.config) for member in self.members]
+        self._objective = objectives[0]
+        by_member = [dict(objective.named_parameters()) for objective in objectives]
         self._weights: dict[str, Tensor] = {}
         for name in by_member[0]:
             stacked = torch.stack([weights[name].detach() for weights in by_member])
@@ -72,15 +72,6 @@ class Stack:
                 weights[name].data = part
             self._weights[name] = stacked.requires_grad_()
         self._parts = [[weights[name] for name in self._weights] for weights in by_member]
-        self._buffers: dict[str, Tensor] = {}
-        self._of_member: dict[str, int | None] = {}
-        buffers = [dict(member.model.named_buffers()) for member in self.members]
-        for name, buffer in buffers[0].items():
-            all_of_it = [some[name] for some in buffers]
-            # What is the same for all, as the statistics of the rows, is computed with once.
-            same = all(torch.equal(some, buffer) for some in all_of_it)
-            self._buffers[name] = buffer if same else torch.stack(all_of_it)
-            self._of_member[name] = None if same else 0
 
     def dissolve(self) -> None:
         """Give every member its weights back; the stack is of no use after it."""
@@ -115,16 +106,15 @@ class Stack:
     ) -> Tensor:
         """Return the mean loss of every member, (members,)."""
 
-        def loss(weights: dict[str, Tensor], buffers: dict[str, Tensor], member: Tensor) -> Tensor:
+        def loss(weights: dict[str, Tensor], member: Tensor) -> Tensor:
             draws.member = member
-            state = {f"model.{name}": value for name, value in {**weights, **buffers}.items()}
-            found: Tensor = functional_call(self._objective, state, (semantic, motion, target))
+            # Statistics of the rows and tables are the first member's: they are the same in all.
+            found: Tensor = functional_call(self._objective, weights, (semantic, motion, target))
             return found
 
         number = torch.arange(len(self.members), device=self.device)
-        of_all = vmap(loss, in_dims=(0, self._of_member, 0), randomness="error")
         with draws, autocast(self.device, self.config.precision):
-            losses: Tensor = of_all(self._weights, self._buffers, number)
+            losses: Tensor = vmap(loss, randomness="error")(self._weights, number)
         return losses
 
     def _hand_out_gradients(self) -> None:
