@@ -2,8 +2,8 @@
 
 Members that agree in everything that concerns the rows train in one pass: each batch is read once
 and feeds every model. A member comes out as if it had been trained alone, because all that its
-steps depend on is its own; one whose loss is no longer a number leaves the pass, and the others go
-on.
+steps depend on is its own (up to rounding, where members step as one: `stacked.py`); one whose loss
+is no longer a number leaves the pass, and the others go on.
 """
 
 from __future__ import annotations

@@ -93,7 +93,8 @@ class Run:
             TcaError: it is of another model.
         """
         self.progress = progress
-        self.info |= {key: value for key, value in self.folder.info().items() if key == "stacked"}
+        if (stacked := self.folder.info().get("stacked")) is not None:
+            self.info["stacked"] = stacked
         self.member.begin()
         try:
             self.member.restore(tensors, numbers)

@@ -2,7 +2,7 @@
 
 Members that agree in everything that concerns the rows train in one pass: each batch is read once
 and feeds every model. A member comes out as if it had been trained alone, because all that its
-steps depend on is its own.
+steps depend on is its own; up to rounding, where members step as one batched model (`stacked.py`).
 """
 
 from __future__ import annotations
