@@ -18,6 +18,8 @@ Node = tuple[int, int]
 """Segment and patch."""
 
 Nodes = dict[Node, Tensor]
+Cells = tuple[int, int]
+"""Of the head: each way for what changes, and for how much."""
 """What each node holds, (D,)."""
 
 
@@ -79,11 +81,12 @@ class DenseReference:
             patches, steps = self._bcast(layer, patches, steps)
             states.append((patches, steps))
         of_layers = [
-            self._head(f"layer_heads.{layer}", 1, *state)
+            self._head(f"layer_heads.{layer}", (1, 1), *state)
             for layer, state in enumerate(states[:-1])
             if self.config.progressive
         ]
-        return self._head("head", self.config.cells, *states[-1]), of_layers
+        cells = self.config.cells, self.config.energy_cells
+        return self._head("head", cells, *states[-1]), of_layers
 
     # Stem
 
@@ -220,7 +223,7 @@ class DenseReference:
 
     # Head
 
-    def _head(self, where: str, cells: int, patches: Nodes, steps: Nodes) -> Tensor:
+    def _head(self, where: str, cells: Cells, patches: Nodes, steps: Nodes) -> Tensor:
         vector = torch.cat(
             [
                 self._readout(f"{where}.readouts.semantic", patches, self.pooled, cells),
@@ -229,7 +232,8 @@ class DenseReference:
         )
         return self._linear(f"{where}.classify", self._norm(vector))
 
-    def _readout(self, where: str, nodes: Nodes, grid: tuple[int, int], cells: int) -> Tensor:
+    def _readout(self, where: str, nodes: Nodes, grid: tuple[int, int], both: Cells) -> Tensor:
+        cells, finer = both
         times = 1 + max(t for t, _ in nodes)
         rows, columns = (_ranges(side, min(cells, side)) for side in grid)
         held = {}  # u_tc
@@ -242,15 +246,43 @@ class DenseReference:
         static = [self.state[f"{where}.static.weight"] @ average[c] for c in range(count)]
         if times == 1:
             return torch.cat(static)
-        change, strength = [], []
-        for t in range(times):
-            for c in range(count):
-                departure = held[t, c] - average[c]
-                change.append(self.state[f"{where}.change.weight"] @ departure)
-                strength.append((departure.square().mean() + 1e-6).sqrt())
-        usual = sum(strength) / len(strength)
-        told = [20 * (one / usual - 1) for one in strength]
-        return torch.cat([*static, *change, torch.stack(told)])
+        change = [
+            self.state[f"{where}.change.weight"] @ (held[t, c] - average[c])
+            for t in range(times)
+            for c in range(count)
+        ]
+        return torch.cat([*static, *change, *self._energy(nodes, grid, finer)])
+
+    def _energy(self, nodes: Nodes, grid: tuple[int, int], cells: int) -> list[Tensor]:
+        times = 1 + max(t for t, _ in nodes)
+        patches = range(grid[0] * grid[1])
+        mean = [sum(nodes[t, p] for t in range(times)) / times for p in patches]
+        told = []
+        for change, since in (
+            (lambda t, p: nodes[t, p] - mean[p], 0),
+            (lambda t, p: nodes[t, p] - nodes[t - 1, p], 1),
+        ):
+            energy = {
+                t: self._in_cells([change(t, p).square().mean() for p in patches], grid, cells)
+                for t in range(since, times)
+            }
+            amplitudes = [one.sqrt() for t in energy for one in energy[t]]
+            usual = sum(amplitudes) / len(amplitudes)
+            told.append(torch.stack([20 * (one / usual - 1) for one in amplitudes]))
+            if len(energy[since]) > 1:
+                shares = [
+                    10 * (one / (sum(energy[t]) / len(energy[t])) - 1)
+                    for t in energy
+                    for one in energy[t]
+                ]
+                told.append(torch.stack(shares))
+        return told
+
+    @staticmethod
+    def _in_cells(numbers: list[Tensor], grid: tuple[int, int], cells: int) -> list[Tensor]:
+        rows, columns = (_ranges(side, min(cells, side)) for side in grid)
+        inside = ([numbers[y * grid[1] + x] for y in r for x in c] for r in rows for c in columns)
+        return [sum(some) / len(some) + 1e-6 for some in inside]
 
     # Of everything
 

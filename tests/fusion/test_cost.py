@@ -87,10 +87,17 @@ def readout_formula(segments: int, grid: tuple[int, int], width: int, cells: int
 
 
 def readout_features(
-    segments: int, grid: tuple[int, int], width: int, cells: int, rank: int
+    segments: int,
+    grid: tuple[int, int],
+    width: int,
+    cells: int,
+    rank: int,
+    energy_cells: int = ModelConfig().energy_cells,
 ) -> int:
     count, rank = min(cells, grid[0]) * min(cells, grid[1]), min(rank, width)
-    return count * rank + (segments * count * (rank + 1) if segments > 1 else 0)
+    finer = min(energy_cells, grid[0]) * min(energy_cells, grid[1])
+    energies = (2 if finer > 1 else 1) * (2 * segments - 1) * finer
+    return count * rank + (segments * count * rank + energies if segments > 1 else 0)
 
 
 def formula(variant: str, shapes: FeatureShapes, config: ModelConfig) -> dict[str, int]:
@@ -190,7 +197,7 @@ def test_layer_heads_are_a_part_of_their_own() -> None:
     assert set(more) == {"layer heads"}
     # Layer 1 tells 3 verbs, layer 2 the classes; one cell a frame and all segments.
     pooled = [(1, (14, 14), 96, 1, 64), (8, (1, 1), 64, 1, 64)]
-    features = sum(readout_features(*one) for one in pooled)
+    features = sum(readout_features(*one, 1) for one in pooled)
     reading = 2 * sum(readout_formula(*one) for one in pooled)
     expected = reading + linear(1, features, 3) + linear(1, features, len(NAMES))
     assert more["layer heads"].flops == expected

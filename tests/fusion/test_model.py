@@ -5,6 +5,7 @@ from small_models import FORMS, SMALL, awake, features, small
 from tca.cache.layout import FeatureShapes
 from tca.errors import UsageError
 from tca.fusion.model.config import ModelConfig
+from tca.fusion.model.head import MotionEnergy
 from tca.fusion.model.registry import OWN, build, parameters
 
 NAMES = [f"class {number}" for number in range(174)]
@@ -122,19 +123,21 @@ def test_statistics_bring_training_features_to_mean_zero_and_deviation_one() -> 
     assert tokens[:, steady].abs().max() < 1e-3
 
 
-def test_strength_of_a_departure_does_not_depend_on_its_direction() -> None:
-    torch.manual_seed(0)
-    model = build(ModelConfig(variant="concat", **SMALL), FORMS["frames"], NAMES[:5])
-    readout = model.head.readouts["semantic"]
+def test_motion_energy_does_not_depend_on_what_moves() -> None:
+    energy = MotionEnergy(8, (6, 6), cells=3)
     generator = torch.Generator().manual_seed(0)
     still = torch.randn(1, 1, 36, 48, generator=generator).expand(1, 8, 36, 48)
     move = torch.zeros(1, 8, 36, 48)
-    move[0, 5, :3] = torch.randn(48, generator=generator)
-    there, opposite = readout(still + move), readout(still - move)
-    strengths = slice(-8 * 4, None)
-    torch.testing.assert_close(there[:, strengths], opposite[:, strengths], atol=1e-3, rtol=1e-3)
-    assert int(there[0, strengths].argmax()) == 5 * 4  # Segment 5, the cell in the corner.
-    assert readout(still)[0, strengths].abs().max() < 1e-3
+    move[0, 5, 34:] = torch.randn(48, generator=generator)  # In the last corner's cell.
+    here, opposite = energy(still + move), energy(still - move)
+    torch.testing.assert_close(here, opposite, atol=1e-3, rtol=1e-3)
+    of_average, shares, of_step, _ = here[0].split([72, 72, 63, 63])
+    assert int(of_average.argmax()) == 5 * 9 + 8
+    # All that changes in the frame changes there: nine times an even share.
+    assert shares[5 * 9 + 8] == pytest.approx(10 * (9 - 1), rel=1e-3)
+    assert sorted(of_step.topk(2).indices.tolist()) == [4 * 9 + 8, 5 * 9 + 8]
+    assert energy(still).abs().max() < 1e-3
+    assert energy.features == here.shape[1]
 
 
 def test_time_averages_do_not_pass_for_frames() -> None:

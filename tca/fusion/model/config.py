@@ -46,6 +46,9 @@ class ModelConfig(Section):
     cells: int = Field(
         4, ge=1, description="the head averages every frame's patches into cells x cells"
     )
+    energy_cells: int = Field(
+        8, ge=1, description="and how much changes, whatever it is, into this many each way"
+    )
     rank: int = Field(64, ge=1, description="features a cell or segment keeps in the head")
     head_dropout: float = Field(0.3, ge=0, lt=1, description="dropout before the classifier")
     progressive: bool = Field(

@@ -4,8 +4,8 @@ On a few hundred videos the head decides what is learned: an average over all to
 and place, and attention pooling finds spurious ones. So every frame is averaged into a few cells,
 every cell of every segment keeps its own place in a long vector, and one linear classifier reads
 it. What a cell holds is split into its average over the clip and its departures from it: the
-average says where the video was taken, the departures what happened. How strong a departure is,
-whatever its direction, is kept as a feature of its own: it tells where something moved even if its
+average says where the video was taken, the departures what happened. How much changed, whatever it
+looked like, is kept on a finer grid (`MotionEnergy`): it tells where something moved even if its
 look was never seen in training, which no linear reading of the departures can.
 """
 
@@ -15,8 +15,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STRENGTH_SCALE = 20.0
-"""One strength stands among `rank` departures; scaled like this it is heard (docs/model.md)."""
+AMPLITUDE_SCALE = 20.0
+SHARE_SCALE = 10.0
+"""One energy stands among `rank` departures; scaled like this it is heard (docs/model.md)."""
+
+
+class MotionEnergy(nn.Module):
+    """Where a clip's tokens (B, T, P, D) change, and when: energies without direction.
+
+    After the motion energy images of Bobick and Davis 2001, on features instead of pixels. Change
+    is told from the clip's average and from the segment before, each as an amplitude beside the
+    clip's usual one and as a share of its frame.
+
+    Args:
+        segments: T, at least 2.
+        grid: patches (vertically, horizontally).
+        cells: energies are averaged into at most cells x cells a frame.
+    """
+
+    def __init__(self, segments: int, grid: tuple[int, int], cells: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.cells = _at_most(cells, grid)
+        count = self.cells[0] * self.cells[1]
+        # A frame of one cell has no shares.
+        self.shares = count > 1
+        self.features = (2 * segments - 1) * count * (1 + self.shares)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return (B, features)."""
+        found = []
+        for change in (tokens - tokens.mean(1, keepdim=True), tokens[:, 1:] - tokens[:, :-1]):
+            of_patch = change.square().mean(-1, keepdim=True)
+            energy = pool(of_patch, self.grid, self.cells).squeeze(-1) + 1e-6
+            amplitude = energy.sqrt()
+            usual = amplitude.mean((1, 2), keepdim=True)
+            found.append(AMPLITUDE_SCALE * (amplitude / usual - 1).flatten(1))
+            if self.shares:
+                of_frame = energy.mean(2, keepdim=True)
+                found.append(SHARE_SCALE * (energy / of_frame - 1).flatten(1))
+        return torch.cat(found, dim=-1)
 
 
 class Readout(nn.Module):
@@ -28,14 +66,21 @@ class Readout(nn.Module):
         width: features D.
         cells: the grid is averaged into at most cells x cells.
         rank: features kept of each cell and segment, by a projection all of them share.
+        energy_cells: motion energy is averaged into at most this many cells each way.
     """
 
     def __init__(
-        self, segments: int, grid: tuple[int, int], width: int, cells: int, rank: int
+        self,
+        segments: int,
+        grid: tuple[int, int],
+        width: int,
+        cells: int,
+        rank: int,
+        energy_cells: int,
     ) -> None:
         super().__init__()
         self.grid = grid
-        self.cells = (min(cells, grid[0]), min(cells, grid[1]))
+        self.cells = _at_most(cells, grid)
         rank = min(rank, width)
         self.static = nn.Linear(width, rank, bias=False)
         nn.init.orthogonal_(self.static.weight)
@@ -44,28 +89,31 @@ class Readout(nn.Module):
         if segments > 1:
             self.change = nn.Linear(width, rank, bias=False)
             nn.init.orthogonal_(self.change.weight)
-            self.features += segments * count * (rank + 1)
+            self.energy = MotionEnergy(segments, grid, energy_cells)
+            self.features += segments * count * rank + self.energy.features
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (B, features)."""
-        pooled = self._pool(tokens)
+        pooled = pool(tokens, self.grid, self.cells)
         average = pooled.mean(1, keepdim=True)
         parts = [self.static(average).flatten(1)]
         if pooled.shape[1] > 1:
-            departure = pooled - average
-            parts.append(self.change(departure).flatten(1))
-            strength = departure.square().mean(-1).add(1e-6).sqrt()
-            usual = strength.mean((1, 2), keepdim=True)
-            parts.append(STRENGTH_SCALE * (strength / usual - 1).flatten(1))
+            parts += [self.change(pooled - average).flatten(1), self.energy(tokens)]
         return torch.cat(parts, dim=-1)
 
-    def _pool(self, tokens: Tensor) -> Tensor:
-        if self.cells == self.grid:
-            return tokens
-        batch, segments, _, width = tokens.shape
-        frames = tokens.reshape(batch * segments, *self.grid, width).permute(0, 3, 1, 2)
-        pooled = F.adaptive_avg_pool2d(frames, self.cells)
-        return pooled.flatten(2).transpose(1, 2).reshape(batch, segments, -1, width)
+
+def pool(tokens: Tensor, grid: tuple[int, int], cells: tuple[int, int]) -> Tensor:
+    """Return tokens (B, T, P, D) averaged from a grid of patches into cells."""
+    if cells == grid:
+        return tokens
+    batch, segments, _, width = tokens.shape
+    frames = tokens.reshape(batch * segments, *grid, width).permute(0, 3, 1, 2)
+    pooled = F.adaptive_avg_pool2d(frames, cells)
+    return pooled.flatten(2).transpose(1, 2).reshape(batch, segments, -1, width)
+
+
+def _at_most(cells: int, grid: tuple[int, int]) -> tuple[int, int]:
+    return min(cells, grid[0]), min(cells, grid[1])
 
 
 class Head(nn.Module):

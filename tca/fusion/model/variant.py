@@ -90,7 +90,7 @@ class Variant(nn.Module):
             self.register_buffer("verb_of", torch.tensor(verb_of), persistent=False)
             self.layer_heads.extend(
                 Head(
-                    self.readouts(cells=1),
+                    self.readouts(cells=1, energy_cells=1),
                     len(names) if layer == 0 else len(classes),
                     config.head_dropout,
                 )
@@ -103,7 +103,8 @@ class Variant(nn.Module):
 
     def make_head(self, config: ModelConfig, classes: int) -> nn.Module:
         """Return what turns the tokens of the last layer into scores (B, classes)."""
-        return Head(self.readouts(config.cells), classes, config.head_dropout)
+        readouts = self.readouts(config.cells, config.energy_cells)
+        return Head(readouts, classes, config.head_dropout)
 
     def forward(self, semantic: Tensor | None, motion: Tensor | None) -> Tensor:
         """Return class scores.
@@ -185,10 +186,11 @@ class Variant(nn.Module):
         """Standardise each stream by the statistics of (semantic, motion) `batches`."""
         fit_statistics([self], batches)
 
-    def readouts(self, cells: int) -> dict[str, Readout]:
-        """Return what turns each stream into one vector: frames averaged into cells x cells."""
+    def readouts(self, cells: int, energy_cells: int) -> dict[str, Readout]:
+        """Return what turns each stream into one vector; see `Readout`."""
+        rank = self.config.rank
         return {
-            name: Readout(stem.segments, stem.grid, stem.width, cells, self.config.rank)
+            name: Readout(stem.segments, stem.grid, stem.width, cells, rank, energy_cells)
             for name, stem in self._stems()
         }
 

@@ -19,7 +19,7 @@ class GatedSum(Variant):
 
     @override
     def make_head(self, config: ModelConfig, classes: int) -> nn.Module:
-        return GatedHead(self.readouts(config.cells), classes, config)
+        return GatedHead(self.readouts(config.cells, config.energy_cells), classes, config)
 
 
 class GatedHead(nn.Module):
