@@ -19,7 +19,7 @@ from tca.cache.files import writing_failed
 from tca.cache.residency import RowSource, open_source, require_streams
 from tca.cache.store import Store
 from tca.console import warn
-from tca.device import choose_device, out_of_memory
+from tca.device import choose_device, keep_freed_memory, out_of_memory
 from tca.errors import TcaError, UsageError
 from tca.fusion.features import require_same_features
 from tca.fusion.inputs import require_inputs
@@ -154,6 +154,8 @@ def train_together(
     config = plans[0].train
     world = world or World(0, 1, choose_device(config.device))
     loader = loader or LoaderConfig()
+    if world.device.type == "cpu":
+        keep_freed_memory()
     if world.device.type == "cpu" and any(p.train.precision == "float16" for p in plans):
         warn("float16 is for GPUs; on a CPU float32 and bfloat16 are far faster (train.precision).")
     with ExitStack() as entered:

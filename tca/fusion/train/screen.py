@@ -134,7 +134,9 @@ def _cells(seen: _Seen) -> tuple[str, str, str, str]:
 
 
 def _memory(device: torch.device) -> int:
-    """Return bytes: the most that tensors took on a GPU, or what the process holds."""
+    """Return bytes: the most that tensors took on a GPU, or what the process alone holds."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return int(psutil.Process().memory_info().rss)
+    found = psutil.Process().memory_info()
+    # Mapped pages of a store are the system's to take back; Linux tells them.
+    return int(found.rss - getattr(found, "shared", 0))

@@ -12,6 +12,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from tca.device import choose_device
 from tca.errors import UsageError
@@ -103,7 +105,17 @@ def joined(device: str) -> Iterator[World]:
             )
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+    # torchrun's store outlives a restart: without a prefix of its own, a process that is back first
+    # reads the address that another one had before.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store, rank, size = next(rendezvous("env://", rank, size, timeout=PATIENCE))
+    dist.init_process_group(
+        "nccl" if place.type == "cuda" else "gloo",
+        store=PrefixStore(f"attempt {attempt}", store),
+        rank=rank,
+        world_size=size,
+        timeout=PATIENCE,
+    )
     try:
         yield World(rank, size, place)
     finally:
