@@ -79,7 +79,7 @@ def command(
     from tca.fusion.train.cross_validation import cross_validate
     from tca.fusion.train.launch import launch
     from tca.fusion.train.loop import train
-    from tca.fusion.train.world import joined, restarted
+    from tca.fusion.train.world import joined
 
     flags = {"split": split, "select_on": select_on, "folds": folds}
     given = [f"train.{name}={value}" for name, value in flags.items() if value is not None]
@@ -108,7 +108,7 @@ def command(
         store = Store.open(project.store(settings.split))
         chooser = settings.select_on
         selection = None if chooser is None else Store.open(project.store(chooser))
-        goes_on = resume is not None or restarted()
+        goes_on = resume is not None or world.again
         if run is None and world.leads:
             # After torchrun has started all processes again, the run is there.
             run = unfinished_run(project.runs) if goes_on else None

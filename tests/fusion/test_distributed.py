@@ -3,15 +3,19 @@
 import json
 import os
 import signal
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from train_project import TORCHRUN, done, start, write_train_project
 
 from tca.fusion.run_folder import RunFolder
+from tca.fusion.train.world import _meet
 
 STILL = ["model.dropout=0", "model.head_dropout=0", "train.epochs=3"]
 """What a process draws for itself is left out."""
@@ -86,6 +90,42 @@ def test_after_a_process_has_died_all_are_started_again_and_go_on(project: Path)
     done(process)
     done(start(project, "--run", "never", *arguments, launcher=launcher))
     assert lines(run) == lines(project / "never")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_processes_meet_anew_whatever_the_dead_left(order: tuple[int, ...]) -> None:
+    store = dist.HashStore()
+    with ThreadPoolExecutor(3) as pool:
+        # A first start in which one of them never came, two whole ones, with one store for all.
+        store.add("generation", 1)
+        store.set("1 word 1", "of a process that is dead")
+        for generation in (2, 3):
+            met = []
+            for rank in order:
+                met.append(pool.submit(_meet, store, rank, 3))
+                time.sleep(0.1)
+            assert [one.result(timeout=30) for one in met] == [generation] * 3
+
+
+@pytest.mark.long
+def test_processes_of_two_machines_go_on_after_one_has_died(project: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        endpoint = f"localhost:{free.getsockname()[1]}"
+    launcher = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--max-restarts", "2"]
+    arguments = [*STILL, "train.epochs=30"]
+    agents = [start(project, "--run", "two", *arguments, launcher=launcher) for _ in range(2)]
+    end = time.monotonic() + 200
+    while len(list((project / "two/state").glob("step-*.safetensors"))) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    # The other agent restarts its process too, but does not count it.
+    os.kill(_children(agents[1].pid)[-1], signal.SIGKILL)
+    for agent in agents:
+        done(agent)
+    done(start(project, "--run", "never-two", *arguments, "--workers", "2"))
+    assert lines(project / "two") == lines(project / "never-two")
 
 
 def _children(process: int) -> list[int]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from tca.device import choose_device
@@ -32,11 +34,13 @@ class World:
         rank: its number.
         size: how many there are.
         device: what it computes on.
+        again: whether `torchrun` started the processes anew after one of them had died.
     """
 
     rank: int
     size: int
     device: torch.device
+    again: bool = False
 
     @property
     def leads(self) -> bool:
@@ -75,11 +79,6 @@ def launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def restarted() -> bool:
-    """Tell whether `torchrun` started the processes anew after one of them had died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 @contextmanager
 def joined(device: str) -> Iterator[World]:
     """Join the processes that `torchrun` started, for as long as the block lasts.
@@ -105,18 +104,47 @@ def joined(device: str) -> Iterator[World]:
             )
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
-    # torchrun's store outlives a restart: without a prefix of its own, a process that is back first
-    # reads the address that another one had before.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store, rank, size = next(rendezvous("env://", rank, size, timeout=PATIENCE))
+    generation = _meet(store, rank, size)
     dist.init_process_group(
         "nccl" if place.type == "cuda" else "gloo",
-        store=PrefixStore(f"attempt {attempt}", store),
+        store=PrefixStore(f"generation {generation}", store),
         rank=rank,
         world_size=size,
         timeout=PATIENCE,
     )
     try:
-        yield World(rank, size, place)
+        world = World(rank, size, place)
+        # Neither tells of every restart: torchrun counts on the machine of the dead process alone,
+        # and another machine's store begins anew.
+        again = generation > 1 or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+        yield replace(world, again=world.sums([float(again)])[0] > 0)
     finally:
         dist.destroy_process_group()
+
+
+def _meet(store: Store, rank: int, size: int) -> int:
+    """Wait until all processes are here; return which start of theirs this is, from 1.
+
+    torchrun's store outlives a restart: what a process that is back first finds in it may be of
+    processes that are dead. So each brings a word of its own, and a list without it is an old one.
+
+    Raises:
+        DistError: one of them does not come.
+    """
+    if rank == 0:
+        generation = store.add("generation", 1)
+        words = [store.get(f"{generation} word {other}").decode() for other in range(1, size)]
+        store.set(f"{generation} words", " ".join(words))
+        return generation
+    mine = uuid.uuid4().hex
+    end = time.monotonic() + PATIENCE.total_seconds()
+    while time.monotonic() < end:
+        generation = int(store.get("generation"))
+        # One that this process did not take part in keeps its words.
+        if not store.check([words_of := f"{generation} words"]):
+            store.set(f"{generation} word {rank}", mine)
+        elif mine in store.get(words_of).decode().split():
+            return generation
+        time.sleep(0.05)
+    raise dist.DistError(f"process 0 of {size} did not come in {PATIENCE}")
