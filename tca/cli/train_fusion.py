@@ -95,6 +95,7 @@ def command(
     find_variant(project.model.variant)
     devices = device_names(gpus, "cpu" if workers is not None else settings.device, workers)
     if len(devices) > 1:
+        _refuse_folds(settings.folds)
         options = {"--config": config, "--run": run, "--resume": resume}
         if resume is not None:
             options = {"--resume": resume}
@@ -117,10 +118,7 @@ def command(
         assert run is not None
         if settings.folds is not None:
             if world.size > 1 or resume is not None:
-                raise UsageError(
-                    "train.folds trains one model after the other in one process; leave torchrun "
-                    "and --resume out."
-                )
+                _refuse_folds(settings.folds)
             folded = cross_validate(
                 store,
                 project.model,
@@ -145,6 +143,16 @@ def command(
         )
         if world.leads:
             print_json(summary.to_json()) if as_json else _show(summary)
+
+
+def _refuse_folds(folds: int | None) -> None:
+    from tca.errors import UsageError
+
+    if folds is not None:
+        raise UsageError(
+            "train.folds trains one model after the other in one process; leave several "
+            "processes and --resume out."
+        )
 
 
 def _show_folds(folded: FoldSummary, split: str) -> None:

@@ -138,4 +138,4 @@ def test_folds_are_one_processs(project: Path) -> None:
     process = start(project, "--folds", "3", launcher=[*TORCHRUN, "--nproc-per-node", "2"])
     _, said = process.communicate(timeout=300)
     assert process.returncode != 0
-    assert "leave torchrun and --resume out" in said
+    assert "leave several processes and --resume out" in said

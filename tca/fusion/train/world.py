@@ -18,7 +18,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from tca.device import choose_device
-from tca.errors import UsageError
+from tca.errors import TcaError, UsageError
 
 PATIENCE = timedelta(minutes=10)
 """How long processes wait for one of them before they give up."""
@@ -88,6 +88,7 @@ def joined(device: str) -> Iterator[World]:
 
     Raises:
         UsageError: a device that is not here, or fewer GPUs than processes.
+        TcaError: another process has ended.
     """
     if not launched():
         yield World(0, 1, choose_device(device))
@@ -119,8 +120,20 @@ def joined(device: str) -> Iterator[World]:
         # and another machine's store begins anew.
         again = generation > 1 or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
         yield replace(world, again=world.sums([float(again)])[0] > 0)
+    except RuntimeError as error:
+        if not _is_alone(error):
+            raise
+        raise TcaError(
+            f"process {rank} ends, as another one has; what that one said tells why."
+        ) from None
     finally:
         dist.destroy_process_group()
+
+
+def _is_alone(error: RuntimeError) -> bool:
+    """Tell whether a process waited for another one in vain."""
+    # NCCL's errors have a class of their own, those of gloo a place in its source.
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
 def _meet(store: Store, rank: int, size: int) -> int:
