@@ -87,7 +87,7 @@ def run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo(f"interrupted; run the same command again: it {_goes_on(arguments)}.", err=True)
+        click.echo(f"interrupted; {_goes_on(arguments)}.", err=True)
         return 130
     except TcaError as error:
         click.echo(f"error: {error}", err=True)
@@ -115,12 +115,12 @@ def run(arguments: list[str]) -> int:
 
 
 def _goes_on(arguments: list[str]) -> str:
-    """Say what a command that was interrupted does when it is run again."""
-    resumed = arguments[:1] in (["extract"], ["ablate"], ["tune"]) or arguments[:2] in (
-        ["cache", "convert"],
-        ["cache", "merge"],
-    )
-    return "goes on where it was" if resumed else "starts anew"
+    """Say how to go on with a command that was interrupted."""
+    whole = (["extract"], ["train-fusion"], ["ablate"], ["tune"])
+    resumed = arguments[:1] in whole or arguments[:2] in (["cache", "convert"], ["cache", "merge"])
+    if arguments[:1] == ["train-fusion"] and "--resume" not in arguments:
+        return "go on with `tca train-fusion --resume RUN`; the same command again starts anew"
+    return f"run the same command again: it {'goes on where it was' if resumed else 'starts anew'}"
 
 
 def _give_up_stdout() -> None:

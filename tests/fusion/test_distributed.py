@@ -133,6 +133,47 @@ def _children(process: int) -> list[int]:
     return [int(number) for number in listed.split()]
 
 
+HOOKS = """
+from tca.fusion.train.hooks import Hook
+
+class Enough(Hook):
+    def epoch(self, report, model):
+        return report.epoch == 2
+
+class Broken(Hook):
+    def epoch(self, report, model):
+        raise OSError("no line to the chat")
+"""
+
+
+@pytest.mark.long
+def test_a_hook_ends_all_processes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "looking_on.py").write_text(HOOKS)
+    monkeypatch.setenv("PYTHONPATH", str(project))
+    two = ["--workers", "2", *STILL]
+    done(start(project, "--run", "enough", *two, "train.hooks=[looking_on:Enough]"))
+    assert RunFolder(project / "enough").info()["epochs"] == 2
+    process = start(project, "--run", "broken", *two, "train.hooks=[looking_on:Broken]")
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "error: the hook Broken failed (OSError: no line to the chat" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.long
+def test_a_killed_process_is_told_in_a_sentence(project: Path) -> None:
+    process = start(project, "--run", "killed", "--workers", "2", *STILL, "train.epochs=300")
+    end = time.monotonic() + 200
+    while not (project / "killed/state").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(_children(process.pid)[-1], signal.SIGKILL)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "error: the system ended process 1 (SIGKILL)" in said
+    assert "Traceback" not in said
+
+
 @pytest.mark.long
 def test_folds_are_one_processs(project: Path) -> None:
     process = start(project, "--folds", "3", launcher=[*TORCHRUN, "--nproc-per-node", "2"])

@@ -110,7 +110,7 @@ def _made(name: str) -> Hook:
     except Exception as error:
         raise UsageError(
             f"train.hooks: {name!r} cannot be made ({type(error).__name__}: {error}); write "
-            "module:Class of a module that Python finds."
+            "module:Class of a module that Python finds (PYTHONPATH=. adds this folder)."
         ) from None
     if not isinstance(hook, Hook):
         raise UsageError(f"train.hooks: {name!r} is no subclass of tca.fusion.train.hooks.Hook.")

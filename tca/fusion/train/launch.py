@@ -38,7 +38,10 @@ def launch(devices: Sequence[str], arguments: Sequence[str]) -> int:
     try:
         # Without `--` torchrun takes our --run for its own --run-path. In this process: a child in
         # between would be killed by Ctrl-C before it has ended its own.
-        run(parse_args([*launcher, "-m", "--", "tca", "train-fusion", *arguments]))
+        given = parse_args(  # type: ignore[no-untyped-call]
+            [*launcher, "-m", "--", "tca", "train-fusion", *arguments]
+        )
+        run(given)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode > 0:

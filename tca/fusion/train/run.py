@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -62,21 +64,40 @@ class Run:
         self._log = RunLog(self.progress.log_bytes)
         self._hooks.insert(0, self._log)
         for hook in self._hooks:
-            hook.begin(self.folder.path, self.member.scored, self.progress.step)
+            with self._blamed(hook):
+                hook.begin(self.folder.path, self.member.scored, self.progress.step)
 
     def told(self, reports: Iterable[StepReport]) -> None:
         """Tell the hooks of steps."""
         for report in reports if self.member.world.leads else ():
             for hook in self._hooks:
-                hook.step(report)
+                with self._blamed(hook):
+                    hook.step(report)
 
     def told_epoch(self, report: EpochReport) -> bool:
         """Tell the hooks of an epoch; return whether one of them asks for the end."""
         world = self.member.world
         hooks = self._hooks if world.leads else ()
+        asked = False
         # All of them are told, also after one has asked.
-        asked = [bool(hook.epoch(report, self.member.scored)) for hook in hooks]
-        return world.told(any(asked))
+        for hook in hooks:
+            with self._blamed(hook):
+                asked |= bool(hook.epoch(report, self.member.scored))
+        return world.told(asked)
+
+    @contextmanager
+    def _blamed(self, hook: Hook) -> Iterator[None]:
+        """Say of what goes wrong in a hook that it is not ours."""
+        try:
+            yield
+        except Exception as error:
+            if hook is self._log or isinstance(error, TcaError):
+                raise
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            raise TcaError(
+                f"the hook {type(hook).__name__} failed ({type(error).__name__}: {error}; "
+                f"{at.filename}, line {at.lineno}); correct it, or leave it out of train.hooks."
+            ) from error
 
     def fail(self, failure: TrainingError) -> None:
         """Take part no more, and write down why."""
@@ -136,6 +157,7 @@ class Run:
     def end(self) -> None:
         """Close the log, and tell the hooks."""
         for hook in self._hooks if self._log is not None else ():
-            hook.end(self.folder.path)
+            with self._blamed(hook):
+                hook.end(self.folder.path)
         if self._log is not None:
             write_run_report(self.folder.path)
