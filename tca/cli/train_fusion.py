@@ -93,7 +93,12 @@ def command(
     project, _ = load_project(config, (*overrides, *given))
     settings = project.train
     find_variant(project.model.variant)
-    devices = device_names(gpus, "cpu" if workers is not None else settings.device, workers)
+    if gpus is not None:
+        devices = device_names(gpus, None, workers)
+        if len(devices) == 1:
+            settings = settings.model_copy(update={"device": devices[0]})
+    else:
+        devices = device_names(None, "cpu" if workers is not None else settings.device, workers)
     if len(devices) > 1:
         _refuse_folds(settings.folds)
         options = {"--config": config, "--run": run, "--resume": resume}

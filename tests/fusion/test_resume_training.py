@@ -146,6 +146,19 @@ def test_saves_come_by_the_clock_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert saved == [5, 10, 15]
 
 
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(2, [2, 4, 6, 8, 10, 12, 14, 16, 18]), (7, [7, 14])]
+)
+def test_saves_come_after_as_many_steps_as_are_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, expected: list[int]
+) -> None:
+    saved = []
+    monkeypatch.setattr(training, "LOOK_EVERY", 1)
+    monkeypatch.setattr(Run, "save", lambda run: saved.append(run.progress.step))
+    run_once(tmp_path / "run", TRAIN.model_copy(update={"save_steps": steps}))
+    assert saved == expected
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_train_project(tmp_path_factory.mktemp("project"))

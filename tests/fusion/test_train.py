@@ -134,6 +134,20 @@ def test_a_loss_that_is_not_a_number_stops_with_the_remedy(tmp_path: Path) -> No
         run_on(moving_dot(80), tmp_path / "run", config=config)
 
 
+@pytest.mark.parametrize(
+    ("holdout", "what"), [(0.2, "the loss on the holdout is nan"), (0.0, "weights are no numbers")]
+)
+def test_what_only_the_last_step_has_spoiled_is_no_finished_run(
+    tmp_path: Path, holdout: float, what: str
+) -> None:
+    # One step an epoch: its loss is that of the first weights.
+    changes = {"lr": 1e38, "batch_size": 100, "epochs": 1, "holdout": holdout}
+    with pytest.raises(TcaError, match=rf"{what} after epoch 1.*no weights were kept"):
+        run_on(moving_dot(80), tmp_path / "run", config=TRAIN.model_copy(update=changes))
+    assert json.loads((tmp_path / "run/run.json").read_text())["finished"] is False
+    assert "NaN" not in (tmp_path / "run/log.jsonl").read_text()
+
+
 def test_features_that_are_no_numbers_are_not_blamed_on_the_learning_rate(tmp_path: Path) -> None:
     store = moving_dot(80)
     store.motion[3, 0] = np.inf

@@ -121,7 +121,7 @@ class TrainConfig(Section):
         1, ge=1, le=1000, description="how many of the best epochs' weights stay in the run folder"
     )
     save_steps: int | None = Field(
-        None, ge=1, description="steps between saves of all that a resume needs; null: each epoch"
+        None, ge=1, description="steps between saves of all that a resume needs; null: a minute"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",

@@ -96,7 +96,7 @@ class Run:
             at = traceback.extract_tb(error.__traceback__)[-1]
             raise TcaError(
                 f"the hook {type(hook).__name__} failed ({type(error).__name__}: {error}; "
-                f"{at.filename}, line {at.lineno}); correct it, or leave it out of train.hooks."
+                f"{at.filename}, line {at.lineno}); correct that, or train without it."
             ) from error
 
     def fail(self, failure: TrainingError) -> None:

@@ -113,7 +113,7 @@ class Training:
         self._groups: list[list[Run]] = []
         self._stacks: list[Stack] = []
         self._screen: Screen | None = None
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), 0
 
     def start(self) -> None:
         """Begin with step 0.
@@ -140,6 +140,7 @@ class Training:
             if len(states) == len(self.runs):
                 for run, state in zip(self.runs, states, strict=True):
                     run.restore(*state)
+                self._saved_step = step
                 note(f"going on after step {step} of {self.steps}.")
                 return True
         return False
@@ -196,8 +197,10 @@ class Training:
             self._unseen.append(_Unseen(epoch, number, batch, rows, steps, seconds, waited))
             if self._screen is not None:
                 self._screen.advance(epoch, rows, seconds, waited)
-            every = min(LOOK_EVERY, self.config.save_steps or LOOK_EVERY)
-            if number - last >= every and batch.position < self.loader.epoch_rows:
+            saves = self.config.save_steps or math.inf
+            if (
+                number - last >= LOOK_EVERY or number - self._saved_step >= saves
+            ) and batch.position < self.loader.epoch_rows:
                 last = number
                 if not (runs := self._look(runs)):
                     return
@@ -206,7 +209,7 @@ class Training:
         runs = self._look(runs)
         for run in runs:
             self._end_epoch(run)
-        self._save_if_due([run for run in runs if not run.progress.finished])
+        self._save_if_due([run for run in runs if _goes_on(run)])
 
     def _step(
         self,
@@ -295,13 +298,18 @@ class Training:
         ids = [store.ids[row] for row in one.batch.rows[:8].tolist()]
         more = len(one.batch.rows) - len(ids)
         videos = ", ".join(ids) + (f" and {more} more" if more > 0 else "")
+        return self._diverged(
+            run, f"{what} in epoch {one.epoch}, step {one.step}, of the videos {videos}"
+        )
+
+    def _diverged(self, run: Run, what: str) -> TrainingError:
+        progress = run.progress
         good = "no weights were kept before it"
         if (run.folder.path / "best.safetensors").is_file():
-            good = f"the last good weights are best.safetensors, of epoch {run.progress.best_epoch}"
+            good = f"the last good weights are best.safetensors, of epoch {progress.best_epoch}"
         return TrainingError(
-            f"{what} in epoch {one.epoch}, step {one.step}, of the videos {videos}: "
-            f"training has diverged; {good}; lower train.lr (now {run.member.config.lr:g}) or set "
-            "train.precision=float32."
+            f"{what}: training has diverged; {good}; lower train.lr (now "
+            f"{run.member.config.lr:g}) or set train.precision=float32."
         )
 
     def _end_epoch(self, run: Run) -> None:
@@ -311,6 +319,13 @@ class Training:
         better = True
         if len(self.data.held):
             top1, loss = self.score(run.member)
+            if not math.isfinite(loss):
+                run.fail(
+                    self._diverged(
+                        run, f"the loss on the holdout is {loss} after epoch {progress.epoch}"
+                    )
+                )
+                return
             best = -1.0 if progress.best_top1 is None else progress.best_top1
             worst = math.inf if progress.best_loss is None else progress.best_loss
             # Equal shares are common on small holdouts; the loss tells them apart.
@@ -319,6 +334,9 @@ class Training:
                 progress.best_top1, progress.best_loss = top1, loss
             if config.schedule == "plateau" and run.member.plateau.saw(loss):
                 note(f"{run.folder.path.name}: the holdout's loss no longer falls; lr lowered.")
+        elif not all(bool(weights.isfinite().all()) for weights in run.member.scored.parameters()):
+            run.fail(self._diverged(run, f"weights are no numbers after epoch {progress.epoch}"))
+            return
         if better:
             progress.best_epoch = progress.epoch
         if self.world.leads:
@@ -358,11 +376,17 @@ class Training:
 
     def _save_if_due(self, runs: list[Run]) -> None:
         now = time.monotonic()
-        due = self.config.save_steps is not None or now - self._saved >= SAVE_EVERY_S
+        if self.config.save_steps is not None:
+            due = any(
+                run.progress.step - self._saved_step >= self.config.save_steps for run in runs
+            )
+        else:
+            due = now - self._saved >= SAVE_EVERY_S
         if not due:
             return
         self._saved = now
         for run in runs:
+            self._saved_step = run.progress.step
             run.save()
 
     def score(self, member: Member) -> tuple[float, float]:
