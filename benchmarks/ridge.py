@@ -23,11 +23,11 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tca.cache.layout import differences
 from tca.cache.residency import read_decoded
 from tca.cache.store import Store
 from tca.console import print_table
-from tca.errors import TcaError, UsageError
+from tca.errors import TcaError
+from tca.fusion.features import require_same_features
 from tca.fusion.rows import Rows, labelled_rows, split_folds, video_labels
 
 STRENGTHS = np.logspace(1, 6, 6)
@@ -100,9 +100,8 @@ def main(store_path: Path, pool_grid: int, folds: int, seed: int, test_path: Pat
     test = None
     if test_path is not None:
         test = Store.open(test_path)
-        different = differences(store.identity, test.identity)
-        if different:
-            raise UsageError(f"{test_path} holds other features: {'; '.join(different)}.")
+        what = f"{test_path} holds other features"
+        require_same_features(test, store.classes, store.identity, list(store.streams), what)
     table = []
     for name, features_of in inputs.items():
         features = features_of(store, rows)

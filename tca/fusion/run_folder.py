@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -52,6 +54,35 @@ def dropped_if_empty(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             folder.rmdir()
         raise
+
+
+@contextmanager
+def sole_trainer(folder: Path) -> Iterator[None]:
+    """Make `folder`, and keep other processes from training in it while the block lasts.
+
+    Raises:
+        TcaError: one does already, or the folder cannot be made.
+    """
+    try:
+        # That it is a file is told later, and what it holds looked at.
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise writing_failed(folder, error) from None
+    try:
+        # The folder itself, so that no file is left; some network file systems lock files alone.
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TcaError(
+                    f"{folder} is being trained by another process; wait for it to end, or name "
+                    "another run folder."
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def newest_run(runs: Path) -> Path:

@@ -13,8 +13,9 @@ from memory_store import moving_dot
 from safetensors.torch import load_file
 from train_project import done, start, write_train_project
 
+from tca.errors import TcaError
 from tca.fusion.model.config import ModelConfig
-from tca.fusion.run_folder import RunFolder
+from tca.fusion.run_folder import RunFolder, sole_trainer
 from tca.fusion.train import training
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.hooks import Hook
@@ -123,7 +124,9 @@ def test_a_damaged_state_costs_the_steps_since_the_one_before(
             del content[len(content) // 2 :]
         state.write_bytes(content)
     run_once(run, resume=True)
-    assert "is damaged" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is damaged" in said
+    assert ("has no state to go on from; it starts anew" in said) == (damage == "both")
     same_runs(run, undisturbed)
 
 
@@ -135,6 +138,42 @@ def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
     other = MODEL.model_copy(update={"bottleneck": 24})
     with pytest.raises(Exception, match="its state is of another model"):
         train(store_of_verbs(), other, TRAIN, run, resolved={}, resume=True)
+
+
+def stopped(run: Path, **changes: object) -> None:
+    """Begin a run and leave it after six steps."""
+    Killer.after = 6
+    with pytest.raises(KeyboardInterrupt):
+        run_once(run, TRAIN.model_copy(update={"hooks": [f"{__name__}:Killer"], **changes}))
+
+
+def test_other_features_or_rows_than_it_began_with_are_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped(run)
+    store = store_of_verbs(identity={"keep": "frames", "pool": 2})
+    with pytest.raises(TcaError, match=r"is no longer what it began with \(other identity\)"):
+        train(store, MODEL, TRAIN, run, resolved={}, resume=True)
+    store = store_of_verbs()
+    store.status[3] = 2
+    with pytest.raises(TcaError, match=r"other rows|other holdout|other rows and holdout"):
+        train(store, MODEL, TRAIN, run, resolved={}, resume=True)
+
+
+def test_settings_edited_in_between_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped(tmp_path / "run", lr=1e-3)
+    run_once(tmp_path / "run", resume=True)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "warning: run began with train.lr=0.001 and goes on with 0.003" in said
+    assert said.count("warning: ") == 1
+
+
+def test_two_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with sole_trainer(run), pytest.raises(TcaError, match="is being trained by another process"):
+        run_once(run)
+    run_once(run)
 
 
 def test_saves_come_by_the_clock_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from tca.fusion.train.loop import Plan, train_together
 from tca.fusion.train.stack_choice import Choice
 from tca.fusion.train.stacked import OF_THE_LOSS, alike, obstacle
 from tca.fusion.train.sweep import SEEDS, SweepConfig, member_names, outcome, passes
+from tca.fusion.train.world import launched
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,16 @@ def run_sweep(
         scored: a split to score every member on.
 
     Raises:
-        UsageError: a member's settings are not allowed, or it would cross-validate.
+        UsageError: a member's settings are not allowed, it would cross-validate, or `torchrun`
+            started this process.
         TcaError: as `train_together`; a folder holds a run of other settings, a store is missing,
             or no member could be trained.
     """
+    if launched():
+        raise UsageError(
+            "a sweep trains in one process; leave torchrun out (one sweep a GPU: "
+            "train.device=cuda:1 and a --name of its own)."
+        )
     members = _members(sweep, configure, name)
     place = members[0].run.parent
     _open_stores(members, scored)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from tca.cache.config import LoaderConfig
 from tca.cache.files import writing_failed
 from tca.cache.residency import RowSource, open_source, require_streams
 from tca.cache.store import Store
-from tca.console import warn
+from tca.console import note, warn
 from tca.device import choose_device, keep_freed_memory, out_of_memory
 from tca.errors import TcaError, UsageError
 from tca.fusion.features import require_same_features
@@ -27,7 +28,9 @@ from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.registry import parameters
 from tca.fusion.model.variant import STREAMS
 from tca.fusion.rows import Rows, labelled_rows, split_holdout, tell_incomplete
-from tca.fusion.run_folder import RunFolder, dropped_if_empty
+from tca.fusion.run_folder import RunFolder, dropped_if_empty, sole_trainer
+from tca.fusion.run_report import flat_settings
+from tca.fusion.train.checkpoints import saved_steps
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.hooks import Hook, make_hooks
 from tca.fusion.train.member import Member
@@ -36,6 +39,19 @@ from tca.fusion.train.stack_choice import Choice
 from tca.fusion.train.training import Data, Training
 from tca.fusion.train.wandb_hook import WandbHook
 from tca.fusion.train.world import World
+
+OF_THE_ROWS = ("split", "shapes", "classes", "identity", "rows", "holdout")
+"""What `run.json` says of the rows, which a run that goes on has to find as they were."""
+
+CHANGE_RESULTS = (
+    "model.",
+    *(
+        f"train.{name}"
+        for name in TrainConfig.model_fields
+        if name not in ("device", "hooks", "keep", "save_steps", "wandb")
+    ),
+)
+"""What the names of settings begin with that decide what comes out."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +177,8 @@ def train_together(
     with ExitStack() as entered:
         for plan in plans:
             entered.enter_context(dropped_if_empty(plan.run))
+            if world.leads:
+                entered.enter_context(sole_trainer(plan.run))
         entered.enter_context(torch.random.fork_rng())
         entered.enter_context(_explained(plans))
         read = {name for plan in plans for name in require_inputs(store, plan.model.variant)}
@@ -180,7 +198,13 @@ def train_together(
             hooks = _hooks(plan) if world.leads else []
             runs.append(Run(member, RunFolder(plan.run), info, hooks))
         training = Training(data, runs, loader, world, stack)
+        if resume:
+            for run in runs:
+                _require_same(run, store)
         if not (resume and training.resume()):
+            for run in runs:
+                if resume and (run.folder.path / "run.json").is_file():
+                    note(f"{run.name} has no state to go on from; it starts anew.")
             training.start()
             for plan, run in zip(plans, runs, strict=True):
                 if world.leads:
@@ -269,6 +293,25 @@ def _info(data: Data, member: Member, loader: LoaderConfig, share: float | None)
             "python": platform.python_version(),
         },
     }
+
+
+def _require_same(run: Run, store: Store) -> None:
+    """Refuse to go on with other rows than a run began with, and tell of other settings."""
+    if not saved_steps(run.folder.path):
+        return
+    began, now = run.folder.info(), json.loads(json.dumps(run.info))
+    if differ := [name for name in OF_THE_ROWS if began.get(name) != now[name]]:
+        raise TcaError(
+            f"{run.folder.path} cannot go on: {store.path} is no longer what it began with "
+            f"(other {' and '.join(differ)}); train anew."
+        )
+    settings = flat_settings(now)
+    for name, before in flat_settings(began).items():
+        if name.startswith(CHANGE_RESULTS) and settings.get(name) != before:
+            warn(
+                f"{run.name} began with {name}={before} and goes on with {settings.get(name)}: "
+                "it will be neither's."
+            )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,10 @@ LOOKED_AT = ("model.", "train.", "loader.", "stores")
 """What the names of settings begin with that a training looks at."""
 
 
+MOST_MEMBERS = 10_000
+"""More are a mistake, and would fill the memory before one is trained."""
+
+
 class SweepConfig(Section):
     """What a sweep tries; a file of its own beside `tca.yaml`."""
 
@@ -60,6 +65,9 @@ class SweepConfig(Section):
             raise ValueError("neither grid nor members has anything in it")
         if empty := [key for key, values in self.grid.items() if not values]:
             raise ValueError(f"grid.{empty[0]} lists no value")
+        count = math.prod(map(len, self.grid.values())) + len(self.members)
+        if count > MOST_MEMBERS:
+            raise ValueError(f"the grid has {count:,} members; {MOST_MEMBERS:,} are the most")
         names = [*self.grid, *(name for member in self.members for name in member)]
         if others := [name for name in names if not name.startswith(LOOKED_AT)]:
             raise ValueError(
