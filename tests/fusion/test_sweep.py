@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tca.cli import run as tca
 from tca.errors import UsageError
 from tca.fusion.model.config import ModelConfig
+from tca.fusion.train.ablation import run_sweep
 from tca.fusion.train.config import SeedConfig, TrainConfig
 from tca.fusion.train.loop import Plan, train, train_together
 from tca.fusion.train.sweep import SweepConfig, member_names, passes
@@ -239,3 +240,16 @@ def test_a_missing_split_is_told_before_the_training(
     assert tca(["ablate", "sweep.yaml", "--evaluate", "validation"]) == 1
     assert "validation.zarr" in capsys.readouterr().err
     assert not (project / "runs").exists()
+
+
+def test_a_grid_that_nobody_can_mean_is_refused_before_it_is_made() -> None:
+    grid = {f"train.s{number}": list(range(10)) for number in range(12)}
+    with pytest.raises(ValueError, match="the grid has 1,000,000,000,000 members"):
+        SweepConfig(grid=grid)
+
+
+def test_a_sweep_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="leave torchrun out"):
+        run_sweep(SweepConfig(members=[{}]), lambda _: pytest.fail("begun"), "name", together=1)
