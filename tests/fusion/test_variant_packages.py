@@ -171,7 +171,7 @@ class Tokens(Variant):
 
 class Column(Variant):
     def make_head(self, config, classes):
-        return Head(self.readouts(1), classes + 1, 0.0)
+        return Head(self.readouts(1, 1), classes + 1, 0.0)
 
 
 class Shy(Variant):
