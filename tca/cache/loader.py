@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from threading import Event
 
 import numpy as np
@@ -53,6 +53,11 @@ class Batch:
         numbers = self.arrays[stream].to(device, non_blocking=True)
         scale = self.arrays.get(stream + SCALE)
         return decode(numbers, None if scale is None else scale.to(device, non_blocking=True))
+
+    def streams(self, device: torch.device = CPU) -> dict[str, Tensor]:
+        """Return the features of every stream by its name; see `features`."""
+        names = (name for name in self.arrays if not name.endswith(SCALE))
+        return {name: self.features(name, device) for name in names}
 
 
 class Loader:
@@ -120,16 +125,22 @@ class Loader:
         return -(-self.epoch_rows // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield this rank's batches of one epoch.
+        """Yield this rank's batches of one epoch; see `epochs`."""
+        return self.epochs([epoch], start)
 
-        The global order is a function of seed, epoch, the rows of the epoch and, for `shuffle:
-        blocks`, `block_rows` and `buffer_blocks`. Every rank yields equally many batches, of which
-        the last may be empty.
+    def epochs(self, epochs: Sequence[int], start: int = 0) -> Generator[Batch, None, None]:
+        """Yield this rank's batches of one epoch after the other, without a pause between them.
+
+        The first batches of an epoch are read while the last ones of the epoch before it are used.
+        An epoch ends with the batch whose `position` is `epoch_rows`. The global order is a
+        function of seed, epoch, the rows of the epoch and, for `shuffle: blocks`, `block_rows` and
+        `buffer_blocks`. Every rank yields equally many batches, of which the last of an epoch may
+        be empty.
 
         Args:
-            epoch: its number.
-            start: rows of the epoch that have been used already, the `position` of the last batch;
-                batch size and world size may have been others then.
+            epochs: their numbers.
+            start: rows of the first epoch that have been used already, the `position` of the last
+                batch; batch size and world size may have been others then.
 
         Raises:
             TcaError: a row cannot be read; see `Store.read`. Or windows of blocks need more memory
@@ -137,16 +148,24 @@ class Loader:
         """
         if not 0 <= start <= self.epoch_rows:
             raise ValueError(f"start {start} in an epoch of {self.epoch_rows} rows")
-        steps = plan(self.order(epoch), self.batch_size, self.rank, self.world_size, start)
         if self.source.instant:
-            for number in range(len(steps.batches)):
-                yield self._batch(steps, number)
-        elif steps.windows and not self.source.resident:
-            yield from self._from_windows(steps)
+            yield from (self._batch(*step) for step in self._steps(epochs, start))
+        elif self.shuffle and self.config.shuffle == "blocks" and not self.source.resident:
+            yield from self._from_windows(epochs, start)
         else:
-            numbers = range(len(steps.batches))
-            tasks = (partial(self._batch, steps, number) for number in numbers)
+            tasks = (partial(self._batch, *step) for step in self._steps(epochs, start))
             yield from read_ahead(tasks, self.config.prefetch)
+
+    def _plans(self, epochs: Sequence[int], start: int) -> Iterator[Plan]:
+        """Yield what this rank reads in each epoch."""
+        for number, epoch in enumerate(epochs):
+            begin = 0 if number else start
+            yield plan(self.order(epoch), self.batch_size, self.rank, self.world_size, begin)
+
+    def _steps(self, epochs: Sequence[int], start: int) -> Iterator[tuple[Plan, int]]:
+        """Yield every batch as the plan of its epoch and its number in it."""
+        for steps in self._plans(epochs, start):
+            yield from ((steps, number) for number in range(len(steps.batches)))
 
     def order(self, epoch: int) -> Order:
         """Return the global order of an epoch."""
@@ -178,19 +197,20 @@ class Loader:
             steps.positions[number],
         )
 
-    def _from_windows(self, steps: Plan) -> Iterator[Batch]:
+    def _from_windows(self, epochs: Sequence[int], start: int) -> Iterator[Batch]:
         """Yield batches put together from windows, of which the next is read meanwhile."""
-        bounds = list(pairwise([0, *steps.windows]))
-        self._refuse_large(max(end - first for first, end in bounds))
+        for first_epoch in islice(self._plans(epochs, start), 1):
+            self._refuse_large(first_epoch)
         stopping = Event()
         buffers = self._window_buffers
         reads = (
             partial(read_window, self.source, steps.rows[first:end], buffers, stopping)
-            for first, end in bounds
+            for steps in self._plans(epochs, start)
+            for first, end in pairwise([0, *steps.windows])
         )
         windows = read_ahead(reads, 1, stopping)
         mixer = Mixer(windows)
-        tasks = (partial(self._mixed, steps, n, mixer) for n in range(len(steps.batches)))
+        tasks = (partial(self._mixed, *step, mixer) for step in self._steps(epochs, start))
         try:
             yield from read_ahead(tasks, self.config.prefetch, stopping)
         finally:
@@ -202,7 +222,8 @@ class Loader:
         mixer.fill(arrays, end - first)
         return self._finished(steps, number, arrays)
 
-    def _refuse_large(self, rows: int) -> None:
+    def _refuse_large(self, steps: Plan) -> None:
+        rows = max((end - first for first, end in pairwise([0, *steps.windows])), default=0)
         wanted, free = 2 * rows * self.source.row_bytes, available_memory()
         if wanted > free:
             raise TcaError(

@@ -165,11 +165,14 @@ def test_reading_ahead_is_bounded(store: Store, prefetch: int) -> None:
     config = LoaderConfig(prefetch=prefetch)
     source = Counting(store, None, config)
     loader = Loader(store, store.ready(), 2, seed=0, config=config, source=source)
-    for number, _ in enumerate(loader.epoch(0), start=1):
+    for number, _ in enumerate(loader.epochs([0, 1]), start=1):
         until = time.monotonic() + 0.01
         while time.monotonic() < until:
             assert number <= source.count <= number + prefetch
-    assert source.count == number == 29
+        # Also over the end of an epoch.
+        while source.count < min(number + prefetch, 2 * 29):
+            assert time.monotonic() < until + 60
+    assert source.count == number == 2 * 29
 
 
 def test_batches_do_not_share_memory(store: Store, example: Example) -> None:

@@ -168,12 +168,38 @@ def test_windows_are_read_in_file_order_and_two_at_most_are_held(
 
     monkeypatch.setattr(Store, "read", reading)
     loader = Loader(store, store.ready(), 4, seed=0, config=BLOCKS)
-    for _ in loader.epoch(0):
+    for _ in loader.epochs([0, 1]):
         pass
     assert most == 2
     assert alive == 0
-    assert len(asked) == 5
+    assert len(asked) == 2 * 5
     assert all(rows == sorted(rows) for rows in asked)
+
+
+@pytest.mark.parametrize("residency", ["disk", "ram"])
+@pytest.mark.parametrize("shuffle", [ROWS, BLOCKS], ids=["rows", "blocks"])
+@pytest.mark.parametrize(("world_size", "start"), [(1, 0), (2, 14), (3, 57)])
+def test_epochs_in_a_row_are_the_epochs_one_by_one(
+    example: Example,
+    store: Store,
+    shuffle: LoaderConfig,
+    residency: str,
+    world_size: int,
+    start: int,
+) -> None:
+    config = shuffle.model_copy(update={"residency": residency})
+    for rank in range(world_size):
+        loader = Loader(
+            store, store.ready(), 7, seed=2, config=config, rank=rank, world_size=world_size
+        )
+        single = [*loader.epoch(4, start), *loader.epoch(5), *loader.epoch(9)]
+        found = list(loader.epochs([4, 5, 9], start))
+        for ours, theirs in zip(found, single, strict=True):
+            assert ours.rows.tolist() == theirs.rows.tolist()
+            assert (ours.first, ours.position) == (theirs.first, theirs.position)
+            for name, tensor in ours.arrays.items():
+                assert np.array_equal(tensor, example.features[name][ours.rows])
+        assert [batch.position for batch in found].count(loader.epoch_rows) == 3
 
 
 def test_leaving_a_loop_over_blocks_leaves_no_thread(store: Store) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ from tca.cache.layout import FeatureShapes
 from tca.device import autocast
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.registry import build
-from tca.fusion.model.variant import Variant
+from tca.fusion.model.variant import STREAMS, Variant
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.decay import parameter_groups
 from tca.fusion.train.loss import Objective
@@ -100,6 +100,13 @@ class Member:
         average = self.average.module
         assert isinstance(average, Variant)
         return average
+
+    def reads(self, features: Mapping[str, Tensor]) -> Inputs:
+        """Return those of a batch's features that the model reads."""
+        semantic, motion = (
+            features[name] if name in self.model.streams else None for name in STREAMS
+        )
+        return semantic, motion
 
     def step(self, inputs: Inputs, target: Tensor, rows: int, number: int, steps: int) -> Step:
         """Learn from a batch.
