@@ -12,7 +12,7 @@ import yaml
 from typing_extensions import override
 
 from tca.cache.files import write_atomic
-from tca.errors import UsageError
+from tca.errors import TcaError, UsageError
 from tca.fusion.model.variant import Variant
 from tca.fusion.train.hooks import EpochReport, Hook, StepReport
 
@@ -39,18 +39,29 @@ class WandbHook(Hook):
             document = {"project": self._project, "id": uuid.uuid4().hex[:12]}
             write_atomic(file, [json.dumps(document).encode()])
         identity = json.loads(file.read_text(encoding="utf-8"))["id"]
-        self._run = self._wandb.init(
-            project=self._project,
-            id=identity,
-            resume="allow",
-            name=run.name,
-            dir=str(run),
-            config=yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")),
-            # Members of a sweep train side by side, each with a run of its own.
-            reinit="create_new",
-            # It would write between the lines of our own screen.
-            settings=self._wandb.Settings(silent=True, console="off"),
-        )
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        try:
+            self._run = self._wandb.init(
+                project=self._project,
+                id=identity,
+                resume="allow",
+                name=run.name,
+                dir=str(run),
+                config=config,
+                # Members of a sweep train side by side, each with a run of its own.
+                reinit="create_new",
+                # It would write between the lines of our own screen.
+                settings=self._wandb.Settings(silent=True, console="off"),
+            )
+        # Nobody logged in, no network, an unknown WANDB_MODE: each has a class of its own, not all
+        # of them the package's.
+        except Exception as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise TcaError(
+                f"train.wandb: Weights & Biases does not take the run ({reason}); log in with "
+                "`wandb login`, keep the curves on this disk with WANDB_MODE=offline, or set "
+                "train.wandb=null."
+            ) from None
 
     @override
     def step(self, report: StepReport) -> None:
