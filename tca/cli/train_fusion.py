@@ -71,11 +71,11 @@ def command(
       torchrun --nproc-per-node 2 -m -- tca train-fusion --run runs/both
     """
     from tca.cache.store import Store
-    from tca.console import hush, print_json
+    from tca.console import hush, note, print_json
     from tca.device import device_names
     from tca.errors import UsageError
     from tca.fusion.model.registry import find_variant
-    from tca.fusion.run_folder import new_run_folder, unfinished_run
+    from tca.fusion.run_folder import RunFolder, new_run_folder, newest_first, run_of_job
     from tca.fusion.train.cross_validation import cross_validate
     from tca.fusion.train.launch import launch
     from tca.fusion.train.loop import train
@@ -111,19 +111,31 @@ def command(
     with joined(settings.device) as world:
         if not world.leads:
             hush()
+        if world.size > 1 or resume is not None:
+            _refuse_folds(settings.folds)
+        goes_on = resume is not None or world.again
+        begun = resume
+        if world.again and resume is None and world.leads:
+            # Also a run that --run names may be one of another job.
+            named = newest_first(project.runs) if run is None else [run]
+            begun = run_of_job(named, world.job)
+        outcome = world.told(None if begun is None else RunFolder(begun).outcome())
+        if outcome is not None:
+            note(
+                f"{outcome['run']} is finished; score it with: tca evaluate --run {outcome['run']}"
+            )
+            if as_json and world.leads:
+                print_json(outcome)
+            return
         store = Store.open(project.store(settings.split))
         chooser = settings.select_on
         selection = None if chooser is None else Store.open(project.store(chooser))
-        goes_on = resume is not None or world.again
+        run = run or begun
         if run is None and world.leads:
-            # After torchrun has started all processes again, the run is there.
-            run = unfinished_run(project.runs) if goes_on else None
-            run = run or new_run_folder(project.runs, project.model.variant)
+            run = new_run_folder(project.runs, project.model.variant)
         run = world.told(run)
         assert run is not None
         if settings.folds is not None:
-            if world.size > 1 or resume is not None:
-                _refuse_folds(settings.folds)
             folded = cross_validate(
                 store,
                 project.model,

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -91,18 +91,26 @@ def newest_run(runs: Path) -> Path:
     Raises:
         TcaError: there is none.
     """
-    infos = sorted(runs.glob("*/run.json"), key=lambda info: info.stat().st_mtime)
-    if not infos:
+    found = newest_first(runs)
+    if not found:
         raise TcaError(f"there is no run in {runs}; train one with `tca train-fusion`.")
-    return infos[-1].parent
+    return found[0]
 
 
-def unfinished_run(runs: Path) -> Path | None:
-    """Return the run in `runs` that was begun last, if it is not finished."""
+def newest_first(runs: Path) -> list[Path]:
+    """Return the runs in `runs`, the one that was written last first."""
     infos = sorted(runs.glob("*/run.json"), key=lambda info: info.stat().st_mtime)
-    if not infos or RunFolder(infos[-1].parent).info().get("finished") is not False:
-        return None
-    return infos[-1].parent
+    return [info.parent for info in reversed(infos)]
+
+
+def run_of_job(runs: Iterable[Path], job: str | None) -> Path | None:
+    """Return the first of `runs` that `job` began (`World.job`), None if it began none."""
+    for run in runs if job is not None else ():
+        # Others may be damaged.
+        with suppress(TcaError):
+            if RunFolder(run).info().get("job") == job:
+                return run
+    return None
 
 
 class RunFolder:
@@ -172,6 +180,27 @@ class RunFolder:
         if not isinstance(info, dict):
             raise TcaError(f"{file} is damaged; train again.")
         return info
+
+    def outcome(self) -> dict[str, Any] | None:
+        """Return what a finished run came to, named as in `TrainSummary`; None if it is not.
+
+        What `run.json` does not tell is None.
+
+        Raises:
+            TcaError: as `info`.
+        """
+        info = self.info()
+        if info.get("finished") is not True:
+            return None
+        names = ("variant", "parameters", "rows", "epochs", "best_epoch", "train_loss")
+        holdout = info.get("holdout")
+        return {
+            "run": str(self.path),
+            **{name: info.get(name) for name in names},
+            "holdout_rows": holdout.get("rows") if isinstance(holdout, dict) else None,
+            "holdout_top1": info.get("holdout_top1"),
+            "seconds": None,
+        }
 
     def save(self, checkpoint: str, state: Mapping[str, Tensor]) -> None:
         """Write the weights so that the file is whole or the former one."""

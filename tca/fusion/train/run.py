@@ -149,6 +149,7 @@ class Run:
             "finished": True,
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
+            "train_loss": progress.train_loss,
             "holdout_top1": progress.best_top1,
         }
         self.folder.write_info({**self.info, **outcome})

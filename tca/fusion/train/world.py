@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
@@ -23,6 +24,9 @@ from tca.errors import TcaError, UsageError
 PATIENCE = timedelta(minutes=10)
 """How long processes wait for one of them before they give up."""
 
+TOGETHER = timedelta(seconds=5)
+"""How far apart processes meet an error that all of them meet."""
+
 Some = TypeVar("Some")
 
 
@@ -35,12 +39,15 @@ class World:
         size: how many there are.
         device: what it computes on.
         again: whether `torchrun` started the processes anew after one of them had died.
+        job: what one call of `torchrun` is known by, also after it has started its processes anew;
+            None without `torchrun`.
     """
 
     rank: int
     size: int
     device: torch.device
     again: bool = False
+    job: str | None = None
 
     @property
     def leads(self) -> bool:
@@ -107,9 +114,10 @@ def joined(device: str) -> Iterator[World]:
         torch.cuda.set_device(place)
     store, rank, size = next(rendezvous("env://", rank, size, timeout=PATIENCE))
     generation = _meet(store, rank, size)
+    ours = PrefixStore(f"generation {generation}", store)
     dist.init_process_group(
         "nccl" if place.type == "cuda" else "gloo",
-        store=PrefixStore(f"generation {generation}", store),
+        store=ours,
         rank=rank,
         world_size=size,
         timeout=PATIENCE,
@@ -119,15 +127,55 @@ def joined(device: str) -> Iterator[World]:
         # Neither tells of every restart: torchrun counts on the machine of the dead process alone,
         # and another machine's store begins anew.
         again = generation > 1 or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-        yield replace(world, again=world.sums([float(again)])[0] > 0)
-    except RuntimeError as error:
-        if not _is_alone(error):
-            raise
-        raise TcaError(
-            f"process {rank} ends, as another one has; what that one said tells why."
-        ) from None
+        again = world.sums([float(again)])[0] > 0
+        with _told_once(ours, rank):
+            yield replace(world, again=again, job=world.told(_job()))
     finally:
         dist.destroy_process_group()
+
+
+def _job() -> str:
+    """Return what tells this call of `torchrun` from others."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    # What torchrun says where it was given no name.
+    return f"{socket.gethostname()} {os.getppid()}" if name == "none" else name
+
+
+@contextmanager
+def _told_once(store: Store, rank: int) -> Iterator[None]:
+    """Keep quiet about an error that the leading process tells.
+
+    Raises:
+        TcaError: what is to be told; that another process has ended, for one.
+        SystemExit: the leading process tells it.
+    """
+    try:
+        try:
+            yield
+        except RuntimeError as error:
+            if not _is_alone(error):
+                raise
+            if rank > 0 and _told_by_the_leading(store) is not None:
+                raise SystemExit(1) from None
+            raise TcaError(
+                f"process {rank} ends, as another one has; what that one said tells why."
+            ) from None
+    except TcaError as error:
+        if rank == 0:
+            with suppress(RuntimeError):
+                store.set("error", str(error))
+        elif _told_by_the_leading(store) == str(error):
+            raise SystemExit(error.exit_code) from None
+        raise
+
+
+def _told_by_the_leading(store: Store) -> str | None:
+    """Return the error that the leading process meets at about this time; None if it meets none."""
+    try:
+        store.wait(["error"], TOGETHER)
+        return store.get("error").decode()
+    except RuntimeError:
+        return None
 
 
 def _is_alone(error: RuntimeError) -> bool:
