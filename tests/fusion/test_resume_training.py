@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from memory_store import moving_dot
@@ -151,12 +152,25 @@ def test_other_features_or_rows_than_it_began_with_are_refused(tmp_path: Path) -
     run = tmp_path / "run"
     stopped(run)
     store = store_of_verbs(identity={"keep": "frames", "pool": 2})
-    with pytest.raises(TcaError, match=r"is no longer what it began with \(other identity\)"):
+    words = r"is no longer what it began with \(other backbones or settings of extract\)"
+    with pytest.raises(TcaError, match=words):
         train(store, MODEL, TRAIN, run, resolved={}, resume=True)
     store = store_of_verbs()
     store.status[3] = 2
-    with pytest.raises(TcaError, match=r"other rows|other holdout|other rows and holdout"):
+    with pytest.raises(TcaError, match=r"another number of rows|another holdout"):
         train(store, MODEL, TRAIN, run, resolved={}, resume=True)
+
+
+def test_as_many_rows_of_other_videos_or_labels_are_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped(run)
+    relabelled, renamed = store_of_verbs(), store_of_verbs()
+    one, other = (int(np.flatnonzero(relabelled.label == label)[0]) for label in (0, 1))
+    relabelled.label[[one, other]] = relabelled.label[[other, one]]
+    renamed.ids[5] = "another"
+    for store in relabelled, renamed:
+        with pytest.raises(TcaError, match=r"what it began with \([^)]*other videos or labels\)"):
+            train(store, MODEL, TRAIN, run, resolved={}, resume=True)
 
 
 def test_settings_edited_in_between_are_told(

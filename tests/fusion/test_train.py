@@ -14,7 +14,7 @@ from tca.fusion.evaluate.scoring import evaluate, load_model
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.variants.gasm_cast import GasmCast
 from tca.fusion.run_folder import new_run_folder
-from tca.fusion.train import training
+from tca.fusion.train import judging
 from tca.fusion.train.config import SeedConfig, TrainConfig
 from tca.fusion.train.cross_validation import cross_validate
 from tca.fusion.train.loop import TrainSummary, train
@@ -176,7 +176,7 @@ def test_at_equal_shares_the_lower_loss_is_the_better_epoch_even_at_zero(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([(0.0, 1.0), (0.0, 3.0), (0.0, 2.0)])
-    monkeypatch.setattr(training.Training, "score", lambda *_: next(scores))
+    monkeypatch.setattr(judging.Judge, "score", lambda *_: next(scores))
     config = TRAIN.model_copy(update={"epochs": 3})
     assert run_on(moving_dot(80), tmp_path / "run", config=config).best_epoch == 1
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import tca
 from tca.cache.config import LoaderConfig
 from tca.cache.files import writing_failed
 from tca.cache.residency import RowSource, open_source, require_streams
@@ -29,29 +26,15 @@ from tca.fusion.model.registry import parameters
 from tca.fusion.model.variant import STREAMS
 from tca.fusion.rows import Rows, labelled_rows, split_holdout, tell_incomplete
 from tca.fusion.run_folder import RunFolder, dropped_if_empty, sole_trainer
-from tca.fusion.run_report import flat_settings
-from tca.fusion.train.checkpoints import saved_steps
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.hooks import Hook, make_hooks
 from tca.fusion.train.member import Member
 from tca.fusion.train.run import Run, TrainingError
+from tca.fusion.train.run_info import described, require_same
 from tca.fusion.train.stack_choice import Choice
 from tca.fusion.train.training import Data, Training
 from tca.fusion.train.wandb_hook import WandbHook
 from tca.fusion.train.world import World
-
-OF_THE_ROWS = ("split", "shapes", "classes", "identity", "rows", "holdout")
-"""What `run.json` says of the rows, which a run that goes on has to find as they were."""
-
-CHANGE_RESULTS = (
-    "model.",
-    *(
-        f"train.{name}"
-        for name in TrainConfig.model_fields
-        if name not in ("device", "hooks", "keep", "save_steps", "wandb")
-    ),
-)
-"""What the names of settings begin with that decide what comes out."""
 
 
 @dataclass(frozen=True)
@@ -194,13 +177,14 @@ def train_together(
         runs = []
         for plan in plans:
             member = Member(plan.model, plan.train, store.shapes, store.classes, world)
-            info = _info(data, member, loader, None if selection is not None else config.holdout)
+            share = None if selection is not None else config.holdout
+            info = described(data, member, loader, share, world)
             hooks = _hooks(plan) if world.leads else []
             runs.append(Run(member, RunFolder(plan.run), info, hooks))
         training = Training(data, runs, loader, world, stack)
         if resume:
             for run in runs:
-                _require_same(run, store)
+                require_same(run, store)
         if not (resume and training.resume()):
             for run in runs:
                 if resume and (run.folder.path / "run.json").is_file():
@@ -263,55 +247,6 @@ def _rows(
             "training needs at least two."
         )
     return fit, held, chosen_by
-
-
-def _info(data: Data, member: Member, loader: LoaderConfig, share: float | None) -> dict[str, Any]:
-    """Return `run.json` of a run that is not finished; `share` is that of the holdout."""
-    store, config = data.source.store, member.config
-    return {
-        "finished": False,
-        "split": store.split,
-        "variant": member.model_config.variant,
-        "parameters": parameters(member.model),
-        "model": member.model_config.model_dump(mode="json"),
-        "train": config.model_dump(mode="json"),
-        "loader": loader.model_dump(mode="json"),
-        "shapes": vars(store.shapes),
-        "classes": list(store.classes),
-        "identity": store.identity,
-        "rows": len(data.fit),
-        "holdout": {
-            "split": data.held_source.store.split,
-            "share": share,
-            "rows": len(data.held),
-        },
-        "seed": config.seed.model_dump(),
-        "processes": member.world.size,
-        "versions": {
-            "tca": tca.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-    }
-
-
-def _require_same(run: Run, store: Store) -> None:
-    """Refuse to go on with other rows than a run began with, and tell of other settings."""
-    if not saved_steps(run.folder.path):
-        return
-    began, now = run.folder.info(), json.loads(json.dumps(run.info))
-    if differ := [name for name in OF_THE_ROWS if began.get(name) != now[name]]:
-        raise TcaError(
-            f"{run.folder.path} cannot go on: {store.path} is no longer what it began with "
-            f"(other {' and '.join(differ)}); train anew."
-        )
-    settings = flat_settings(now)
-    for name, before in flat_settings(began).items():
-        if name.startswith(CHANGE_RESULTS) and settings.get(name) != before:
-            warn(
-                f"{run.name} began with {name}={before} and goes on with {settings.get(name)}: "
-                "it will be neither's."
-            )
 
 
 @contextmanager
