@@ -78,10 +78,8 @@ class Sides:
 
     def cached(self) -> Batches:
         """Yield the batches of all epochs from the store."""
-        for epoch in self._epochs():
-            for batch in self.loader.epoch(epoch):
-                features = {n: batch.features(n, self.device) for n in self.store.streams}
-                yield features, batch.label.to(self.device, non_blocking=True)
+        for batch in self.loader.epochs(self._epochs()):
+            yield batch.streams(self.device), batch.label.to(self.device, non_blocking=True)
 
     def uncached(self) -> Batches:
         """Yield the same batches from the clips' files.
