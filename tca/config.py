@@ -10,7 +10,8 @@ import difflib
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,32 +35,76 @@ class Section(BaseModel):
 SectionT = TypeVar("SectionT", bound=Section)
 
 
+@dataclass(frozen=True)
+class FileOverrides:
+    """Overrides that a file beside the configuration holds, as that of a sweep does.
+
+    Attributes:
+        file: where a user finds them.
+        below: the key of the file that they are under.
+        settings: as `section.key=value`.
+    """
+
+    file: Path
+    below: str
+    settings: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where a value was set, and the key that it is under there."""
+
+    source: str
+    below: tuple[str, ...] = ()
+
+
+_COMMAND_LINE = _Origin("the command line")
+
+
 def load_config(
-    schema: type[SectionT], file: Path | None, overrides: Iterable[str] = ()
+    schema: type[SectionT],
+    file: Path | None,
+    overrides: Iterable[str] = (),
+    last: FileOverrides | None = None,
 ) -> SectionT:
     """Read `file`, apply `section.key=value` overrides in order, check against `schema`.
 
     Values of overrides are YAML, so `train.lr=3e-4`, `model.layers=[1,2]` and `a.b=null` work.
+    Those of `last` are applied after the others, and blamed on their file.
 
     Raises:
         UsageError: unreadable file, malformed override, or a value the schema does not allow.
     """
     tree: dict[str, Any] = {} if file is None else read_yaml(file)
-    from_override: set[tuple[str, ...]] = set()
-    for override in overrides:
-        path, value = _parse_override(override)
-        _set_path(tree, path, value, override)
-        from_override.add(path)
-    return check(schema, tree, str(file) if file else "the defaults", from_override)
+    origins: dict[tuple[str, ...], _Origin] = {}
+    given = [(_COMMAND_LINE, override) for override in overrides]
+    if last is not None:
+        origin = _Origin(str(last.file), (last.below,))
+        given += [(origin, override) for override in last.settings]
+    for origin, override in given:
+        path, value = _parse_override(override, origin)
+        _set_path(tree, path, value, override, origin)
+        origins.pop(path, None)
+        origins[path] = origin
+    return _checked(schema, tree, _Origin(str(file) if file else "the defaults"), origins)
 
 
-def check(
+def check(schema: type[SectionT], tree: Mapping[str, Any], source: str) -> SectionT:
+    """Validate `tree`; a failure names the key, where it was set and what is allowed.
+
+    Raises:
+        UsageError: the first value that does not fit.
+    """
+    return _checked(schema, tree, _Origin(source), {})
+
+
+def _checked(
     schema: type[SectionT],
     tree: Mapping[str, Any],
-    source: str,
-    from_override: Iterable[tuple[str, ...]] = (),
+    rest: _Origin,
+    origins: dict[tuple[str, ...], _Origin],
 ) -> SectionT:
-    """Validate `tree`; a failure names the key, where it was set and what is allowed.
+    """Validate `tree`; its values are from `origins` by path, the latest last, or from `rest`.
 
     Raises:
         UsageError: the first value that does not fit.
@@ -69,8 +114,17 @@ def check(
     except ValidationError as error:
         problem = error.errors()[0]
         path = tuple(str(part) for part in problem["loc"])
-        where = "the command line" if _starts_any(path, from_override) else source
-        raise UsageError(_explain(schema, path, problem, where)) from None
+        if problem["type"] == "value_error" and _keys_at(schema, path):
+            # No single value: all that was set in the section takes part.
+            below = [o.source for at, o in origins.items() if at[: len(path)] == path]
+            sources = rest.source
+            if below:
+                sources += f" with {' and '.join(dict.fromkeys(below))}"
+            section = f", in {'.'.join(path)!r}" if path else ""
+            raise UsageError(f"{sources}{section}: {_message(problem)}.") from None
+        latest = reversed(origins.items())
+        origin = next((o for at, o in latest if path[: len(at)] == at), rest)
+        raise UsageError(_explain(schema, path, problem, origin)) from None
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -142,11 +196,13 @@ def _parse(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
-def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
+def _parse_override(override: str, origin: _Origin) -> tuple[tuple[str, ...], Any]:
     key, equals, text = override.partition("=")
     path = tuple(key.strip().split("."))
     if not equals or not all(path):
-        raise UsageError(f"cannot read the override {override!r}; write section.key=value.")
+        raise UsageError(
+            f"cannot read the override {override!r} of {origin.source}; write section.key=value."
+        )
     try:
         value = _parse(text)
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -160,23 +216,30 @@ def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
     return path, value
 
 
-def _set_path(tree: dict[str, Any], path: tuple[str, ...], value: Any, override: str) -> None:
+def _set_path(
+    tree: dict[str, Any], path: tuple[str, ...], value: Any, override: str, origin: _Origin
+) -> None:
     node: Any = tree
-    for part in path[:-1]:
+    for depth, part in enumerate(path[:-1], 1):
         node = node.setdefault(part, {})
-        if node is None or not isinstance(node, dict):
-            raise UsageError(f"the override {override!r} goes through {part!r}, not a section.")
+        if not isinstance(node, dict):
+            raise UsageError(
+                f"{origin.source} has {override!r}, but {'.'.join(path[:depth])!r} is {node!r} "
+                "and no block of keys; write it as one."
+            )
     node[path[-1]] = value
 
 
-def _starts_any(path: tuple[str, ...], prefixes: Iterable[tuple[str, ...]]) -> bool:
-    return any(path[: len(prefix)] == prefix for prefix in prefixes)
+def _message(problem: Mapping[str, Any]) -> str:
+    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    return str(message[0].lower() + message[1:])
 
 
 def _explain(
-    schema: type[Section], path: tuple[str, ...], problem: Mapping[str, Any], where: str
+    schema: type[Section], path: tuple[str, ...], problem: Mapping[str, Any], origin: _Origin
 ) -> str:
-    key = ".".join(path)
+    where = origin.source
+    key = ".".join((*origin.below, *path))
     if problem["type"] == "extra_forbidden":
         allowed = _keys_at(schema, path[:-1])
         close = difflib.get_close_matches(path[-1], allowed, n=1)
@@ -185,15 +248,17 @@ def _explain(
     if problem["type"] == "missing":
         return f"{where} lacks the key {key!r}, which has no default."
     if problem["type"] in ("model_type", "dict_type"):
-        keys = ", ".join(_keys_at(schema, path)) or "train, validation, test"
-        return f"{where} sets {key!r} to {problem['input']!r}: it must be a block of keys ({keys})."
-    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
-    message = message[0].lower() + message[1:]
-    return f"{where} sets {key!r} to {problem['input']!r}: {message}."
+        keys = ", ".join(_keys_at(schema, path))
+        block = f"a block of keys ({keys})" if keys else "a block of keys"
+        return f"{where} sets {key!r} to {problem['input']!r}: it must be {block}."
+    return f"{where} sets {key!r} to {problem['input']!r}: {_message(problem)}."
 
 
 def _keys_at(schema: type[Section], path: tuple[str, ...]) -> list[str]:
-    """Return the keys of the section at `path`, looking through `X | None`."""
+    """Return the keys of the section at `path`, looking through `X | None`.
+
+    A dictionary has some only where its type lists them.
+    """
     current: Any = schema
     for part in path:
         field = getattr(current, "model_fields", {}).get(part)
@@ -204,4 +269,7 @@ def _keys_at(schema: type[Section], path: tuple[str, ...]) -> list[str]:
             current = next(
                 (a for a in typing.get_args(current) if hasattr(a, "model_fields")), None
             )
+    if typing.get_origin(current) is dict:
+        key = typing.get_args(current)[0]
+        return list(typing.get_args(key)) if typing.get_origin(key) is typing.Literal else []
     return list(getattr(current, "model_fields", {}))

@@ -16,7 +16,7 @@ from tca.cache.config import LoaderConfig
 from tca.cache.files import write_atomic
 from tca.cache.formats import existing_path
 from tca.cache.remote import as_place
-from tca.config import dump_commented, dump_yaml, load_config
+from tca.config import FileOverrides, dump_commented, dump_yaml, load_config
 from tca.errors import UsageError
 from tca.extract.config import DataConfig, MotionConfig, SemanticConfig, Stage1Config
 from tca.extract.recognise import recognise
@@ -67,8 +67,10 @@ class Project(Stage1Config):
         return store
 
 
-def load_project(file: Path | None, overrides: Iterable[str]) -> tuple[Project, Path]:
-    """Read `file`, or `tca.yaml` here, and apply overrides.
+def load_project(
+    file: Path | None, overrides: Iterable[str], last: FileOverrides | None = None
+) -> tuple[Project, Path]:
+    """Read `file`, or `tca.yaml` here, and apply overrides, as `load_config` does.
 
     Returns:
         The project, its relative paths turned to start at the file's folder, and that folder.
@@ -83,7 +85,7 @@ def load_project(file: Path | None, overrides: Iterable[str]) -> tuple[Project, 
                 "there is no tca.yaml here; write one with `tca init --data FOLDER`, or name one "
                 "with --config FILE."
             )
-    project = load_config(Project, file, overrides)
+    project = load_config(Project, file, overrides, last)
     return _anchored(project, file.parent), file.parent
 
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tca.cli.candidates import candidate_of
+from tca.cli.candidates import configure_with, folder_name
 from tca.cli.options import json_option, project_options, split_choice
-from tca.project import load_project
 
 if TYPE_CHECKING:
     from tca.fusion.train.ablation import Ablation
@@ -73,8 +72,8 @@ def command(
 
     ablation = run_sweep(
         check(SweepConfig, read_yaml(file), str(file)),
-        lambda settings: candidate_of(load_project(config, (*overrides, *settings))[0]),
-        name or file.stem,
+        configure_with(file, config, overrides),
+        folder_name(name, file),
         together=together,
         stack=stack,
         scored=scored,

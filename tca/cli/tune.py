@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tca.cli.candidates import candidate_of
+from tca.cli.candidates import configure_with, folder_name
 from tca.cli.options import json_option, project_options
-from tca.project import load_project
 
 if TYPE_CHECKING:
     from tca.fusion.train.tuning import Tuning
@@ -59,11 +58,7 @@ def command(
             "`tca tune` needs Optuna; install it with: pip install 'tca[tune]'"
         ) from None
 
-    tuning = tune(
-        wanted,
-        lambda settings: candidate_of(load_project(config, (*overrides, *settings))[0]),
-        name or file.stem,
-    )
+    tuning = tune(wanted, configure_with(file, config, overrides), folder_name(name, file))
     print_json(tuning.to_json()) if as_json else _show(tuning)
 
 

@@ -1,6 +1,7 @@
 """Members of a sweep share a pass over the rows and come out as if each had been alone."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -150,27 +151,36 @@ def test_a_sweep_is_stopped_and_gone_on_with(
     assert [f.stat().st_mtime_ns for f in (project / "runs/cut").glob("*/log.jsonl")] == before
     capsys.readouterr()
     assert tca([*sweep, "--name", "cut", hooks, "train.lr=1"]) == 1
-    assert "was trained with other settings" in capsys.readouterr().err
+    assert "was trained with other settings than these (train.lr=1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "neither grid nor members"),
+        ("", "error: bad.yaml: neither grid nor members"),
         ("grid: {model.variant: []}", "lists no value"),
         ("grid: {model.variant: [nope]}", "'nope' is none of gasm_cast"),
-        ("grid: {model.varant: [concat]}", "unknown key 'model.varant'; did you mean"),
+        ("grid: {model.varant: [concat]}", "bad.yaml has an unknown key 'grid.model.varant'; did"),
+        ("members: [{}, {train.lr: x}]", "bad.yaml sets 'members.1.train.lr' to 'x': input should"),
+        ("grid: {train..lr: [1]}", "cannot read the override 'train..lr=1' of bad.yaml"),
+        ("grid: {train.lr.x: [1]}", "bad.yaml has 'train.lr.x=1', but 'train.lr' is 0.003 and no"),
+        (
+            "grid: {train.schedule: [plateau]}",
+            "tca.yaml with the command line and bad.yaml, in 'train': train.sch",
+        ),
+        ("grid: {train: [{}]}", "train is a whole section; name its settings, as train.KEY"),
+        ("grid: {stores: [x]}", "bad.yaml sets 'grid.stores' to 'x': it must contain {split}"),
         ("gird: {}", "unknown key 'gird'"),
         ("grid: {train.folds: [3]}", "cannot cross-validate"),
         ("grid: {semantic.keep: [mean, frames]}", "semantic.keep makes no difference"),
-        ("grid: {train.split: [2020-01-01]}", "sets 'train.split' to '2020-01-01'"),
+        ("grid: {train.split: [2020-01-01]}", "sets 'grid.train.split' to '2020-01-01'"),
     ],
 )
 def test_what_is_no_sweep_is_one_sentence(
     project: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
 ) -> None:
     (project / "bad.yaml").write_text(text)
-    assert tca(["ablate", "bad.yaml"]) == 2
+    assert tca(["ablate", "bad.yaml", "train.holdout=0"]) == 2
     said = capsys.readouterr().err
     assert says in said
     assert "Traceback" not in said
@@ -252,4 +262,54 @@ def test_a_sweep_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="leave torchrun out"):
-        run_sweep(SweepConfig(members=[{}]), lambda _: pytest.fail("begun"), "name", together=1)
+        run_sweep(SweepConfig(members=[{}]), lambda *_: pytest.fail("begun"), "name", together=1)
+
+
+def test_results_of_another_store_are_not_taken_for_those_of_this(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "sweep.yaml").write_text("grid: {model.variant: [concat, gated_sum]}\n")
+    shutil.copytree(project / "train.zarr", project / "other-train.zarr")
+    sweep = ["ablate", "sweep.yaml", "train.epochs=1"]
+    assert tca([*sweep, "stores=other-{split}.zarr"]) == 0
+    assert tca(sweep) == 1
+    said = capsys.readouterr().err
+    assert "was trained with other settings than these (stores=" in said
+    assert "give the sweep another --name" in said
+    # The same store by another way to it, and what decides nothing of the result.
+    (project / "sub").mkdir()
+    monkeypatch.chdir(project / "sub")
+    again = ["ablate", "../sweep.yaml", "--config", "../tca.yaml", "train.epochs=1"]
+    assert tca([*again, "stores=other-{split}.zarr", "train.save_steps=5"]) == 0
+    assert "2 of 2 members are there already" in capsys.readouterr().err
+
+
+def test_a_member_that_was_killed_as_it_began_is_begun_anew(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "sweep.yaml").write_text("grid: {model.variant: [concat]}\n")
+    sweep = ["ablate", "sweep.yaml", "train.epochs=1"]
+    assert tca(sweep) == 0
+    run = project / "runs/sweep/variant=concat"
+    info = json.loads((run / "run.json").read_text())
+    (run / "config.yaml").unlink()
+    capsys.readouterr()
+    assert tca(sweep) == 1
+    assert "config.yaml is missing or damaged; remove" in capsys.readouterr().err
+    # The first file of a run, as `begin` writes it.
+    (run / "run.json").write_text(json.dumps(info | {"finished": False}))
+    assert tca(sweep) == 0
+    assert json.loads((run / "run.json").read_text()) == info
+    assert (run / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/tmp/x", "a/"])
+@pytest.mark.parametrize("command", ["ablate", "tune"])
+def test_a_name_is_that_of_one_folder(
+    project: Path, capsys: pytest.CaptureFixture[str], command: str, name: str
+) -> None:
+    (project / "ranges.yaml").write_text("ranges: {train.lr: {low: 1e-4, high: 1e-2}}\ntrials: 1\n")
+    file = {"ablate": "sweep.yaml", "tune": "ranges.yaml"}[command]
+    assert tca([command, file, "--name", name, "train.epochs=1", "model.variant=concat"]) == 2
+    assert f"{name!r} is not the name of one folder in runs/" in capsys.readouterr().err
+    assert not (project / "runs").exists()

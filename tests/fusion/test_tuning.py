@@ -133,7 +133,10 @@ def test_trials_that_cannot_be_trained_are_passed_over(
     assert {trial["state"] for trial in trials} == {"failed", "complete"}
     capsys.readouterr()
     assert tca([*wild, "train.clip_norm=2"]) == 1
-    assert "holds a tuning of other settings" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "holds a tuning of other settings than these (train.clip_norm=2.0)" in said
+    # Two processes on two devices share a study.
+    assert tca([*wild, "train.device=auto"]) == 0
 
 
 def test_a_trial_that_ends_its_process_does_not_do_so_forever(
@@ -154,3 +157,24 @@ def test_a_trial_that_ends_its_process_does_not_do_so_forever(
     assert tca(dies) == 0
     states = [trial["state"] for trial in document(project, "dies")["trials"]]
     assert states == ["complete", "failed", "complete", "complete"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("ranges: {train.lrr: {low: 1, high: 2}}", "unknown key 'ranges.train.lrr'; did you mean"),
+        ("ranges: {train.lr: {low: -1, high: 2}}", "bad.yaml sets 'ranges.train.lr' to -1: input"),
+        ("ranges: {train.lr: {low: 3, high: 2}}", "low (3) is above high (2)"),
+        ("ranges: {}", "error: bad.yaml: ranges has nothing in it"),
+        ("ranges: {train.lr: 3}", "it must be a block of keys"),
+    ],
+)
+def test_what_is_no_tuning_is_blamed_on_its_file(
+    project: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
+) -> None:
+    (project / "bad.yaml").write_text(text)
+    assert tca(["tune", "bad.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.startswith("error: bad.yaml ") or said.startswith("error: bad.yaml:")
+    assert not (project / "runs").exists()

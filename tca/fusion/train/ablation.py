@@ -22,11 +22,18 @@ from tca.errors import TcaError, UsageError
 from tca.fusion.evaluate.scoring import evaluate
 from tca.fusion.model.registry import find_variant
 from tca.fusion.run_folder import write_json
-from tca.fusion.train.candidate import Candidate, Configure, as_overrides
+from tca.fusion.train.candidate import Candidate, Configure
 from tca.fusion.train.loop import Plan, train_together
 from tca.fusion.train.stack_choice import Choice
 from tca.fusion.train.stacked import OF_THE_LOSS, alike, obstacle
-from tca.fusion.train.sweep import SEEDS, SweepConfig, member_names, outcome, passes
+from tca.fusion.train.sweep import (
+    SEEDS,
+    SweepConfig,
+    member_names,
+    outcome,
+    passes,
+    require_same,
+)
 from tca.fusion.train.world import launched
 
 
@@ -94,7 +101,7 @@ class _Member:
 
     @property
     def outcome(self) -> dict[str, Any] | None:
-        return outcome(self.run, self.candidate.resolved)
+        return outcome(self.run)
 
 
 def run_sweep(
@@ -110,7 +117,7 @@ def run_sweep(
 
     Args:
         sweep: its members.
-        configure: makes a candidate of a member's overrides.
+        configure: makes a candidate of a member's settings.
         name: of the folder in `runs/` that holds the members.
         together: models that train in one pass over the rows, at most.
         stack: whether models of a pass that can be one batched model are; see `train_together`.
@@ -129,6 +136,8 @@ def run_sweep(
         )
     members = _members(sweep, configure, name)
     place = members[0].run.parent
+    for member in members:
+        require_same(member.run, member.candidate.resolved)
     _open_stores(members, scored)
     shared = list(passes([member.candidate.resolved for member in members], together))
     if stack == "on":
@@ -168,7 +177,7 @@ def spread(values: Sequence[float | None]) -> float | None:
 
 def _members(sweep: SweepConfig, configure: Configure, name: str) -> list[_Member]:
     settings = sweep.settings()
-    candidates = [configure(as_overrides(one)) for one in settings]
+    candidates = [configure(*one) for one in zip(settings, sweep.written_at(), strict=True)]
     for candidate in candidates:
         find_variant(candidate.model.variant)
         if candidate.train.folds is not None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tca.cache.config import LoaderConfig
+from tca.cache.remote import as_place
 from tca.fusion.model.config import ModelConfig
+from tca.fusion.run_report import flat_settings
 from tca.fusion.train.config import TrainConfig
 
 
@@ -32,8 +35,21 @@ class Candidate:
     resolved: Mapping[str, Any]
 
 
-Configure = Callable[[Sequence[str]], Candidate]
-"""Makes a candidate of `section.key=value` overrides, which are the last to count."""
+Configure = Callable[[Mapping[str, Any], str], Candidate]
+"""Makes a candidate of settings by name, which are the last to count, and of the key that they are
+under in the file of the sweep or the tuning."""
+
+DECIDE_NOTHING = (
+    "train.device",
+    "train.hooks",
+    "train.keep",
+    "train.save_steps",
+    "train.wandb",
+    "loader.checksum",
+    "loader.prefetch",
+    "loader.residency",
+)
+"""Settings that what comes out of a training does not depend on."""
 
 
 def as_overrides(settings: Mapping[str, Any]) -> list[str]:
@@ -52,3 +68,32 @@ def setting(resolved: Mapping[str, Any], name: str) -> Any:
     for part in name.split("."):
         node = node[part]
     return node
+
+
+def deciding(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that decide what comes out of a training, by name.
+
+    Args:
+        resolved: a configuration; places in it may be written in several ways.
+
+    Raises:
+        LookupError, TypeError: it is not whole.
+    """
+    found = flat_settings(resolved)
+    for name in DECIDE_NOTHING:
+        found.pop(name, None)
+    stores = as_place(resolved["stores"])
+    found["stores"] = os.path.realpath(stores) if isinstance(stores, Path) else stores
+    return found
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say in a few words how settings differ from former ones; empty if they do not."""
+    absent = object()
+    names = [
+        name
+        for name in dict.fromkeys((*now, *before))
+        if before.get(name, absent) != now.get(name, absent)
+    ]
+    told = [f"{name}={now[name]!s:.80}" if name in now else f"without {name}" for name in names[:3]]
+    return ", ".join(told) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

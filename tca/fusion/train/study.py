@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from tca.cache.files import locked, writing_failed
 from tca.errors import TcaError
+from tca.fusion.train.candidate import differences
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.tune_config import TuneConfig
 
@@ -66,9 +67,12 @@ def open_study(
             study.set_user_attr(TOLD, now)
         elif before != now:
             differ = [key for key in now if before.get(key) != now[key]]
+            how = ""
+            if "settings" in differ:
+                how = f" than these ({differences(before['settings'], now['settings'])})"
             raise TcaError(
-                f"{place} holds a tuning of other {' and '.join(differ)}; give this one another "
-                "--name, or remove the folder."
+                f"{place} holds a tuning of other {' and '.join(differ)}{how}; give this one "
+                "another --name, or remove the folder."
             )
     return study
 

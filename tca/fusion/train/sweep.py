@@ -17,9 +17,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from tca.config import Section
+from tca.config import Section, read_yaml
 from tca.errors import TcaError, UsageError
-from tca.fusion.train.candidate import setting
+from tca.fusion.train.candidate import deciding, differences, setting
 
 SHARED = (
     "train.split",
@@ -69,11 +69,14 @@ class SweepConfig(Section):
         if count > MOST_MEMBERS:
             raise ValueError(f"the grid has {count:,} members; {MOST_MEMBERS:,} are the most")
         names = [*self.grid, *(name for member in self.members for name in member)]
-        if others := [name for name in names if not name.startswith(LOOKED_AT)]:
-            raise ValueError(
-                f"{others[0]} makes no difference to a training; a sweep varies settings of model, "
-                "train, loader and stores"
-            )
+        for name in names:
+            if f"{name}." in LOOKED_AT:
+                raise ValueError(f"{name} is a whole section; name its settings, as {name}.KEY")
+            if not name.startswith(LOOKED_AT):
+                raise ValueError(
+                    f"{name} makes no difference to a training; a sweep varies settings of model, "
+                    "train, loader and stores"
+                )
         return self
 
     def settings(self) -> list[dict[str, Any]]:
@@ -91,6 +94,11 @@ class SweepConfig(Section):
             twice = next(text for text in texts if texts.count(text) > 1)
             raise UsageError(f"the sweep has a member twice: {twice}.")
         return found
+
+    def written_at(self) -> list[str]:
+        """Return the key of the file that each of `settings` is under."""
+        combinations = math.prod(map(len, self.grid.values())) if self.grid else 0
+        return ["grid"] * combinations + [f"members.{n}" for n in range(len(self.members))]
 
 
 def member_names(members: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -136,25 +144,47 @@ def passes(members: Sequence[Mapping[str, Any]], most: int) -> Iterator[list[int
             yield group[first : first + most]
 
 
-def outcome(run: Path, resolved: Mapping[str, Any]) -> dict[str, Any] | None:
+def outcome(run: Path) -> dict[str, Any] | None:
     """Return `run.json` of a member that has been trained or has failed, None of the others.
 
     Raises:
-        TcaError: the folder holds a run of other settings.
+        TcaError: the file is damaged.
     """
     file = run / "run.json"
     if not file.is_file():
         return None
     try:
         info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        same = all(info[name] == resolved[name] for name in ("model", "train", "loader"))
-    except (ValueError, LookupError, TypeError):
+        ended = info.get("finished") is True or "failed" in info
+        needed = {"parameters", "failed" if "failed" in info else "holdout_top1"}
+        if ended and not needed <= info.keys():
+            raise LookupError
+    except (ValueError, LookupError, AttributeError):
         raise TcaError(f"{file} is damaged; remove {run} and run the sweep again.") from None
-    if not same:
+    return info if ended else None
+
+
+def require_same(run: Path, resolved: Mapping[str, Any]) -> None:
+    """Refuse a member's folder with a run of other settings in it, or on another store.
+
+    Raises:
+        TcaError: it holds one, or one that does not say.
+    """
+    # Written in this order: killed between the two, a run was not begun.
+    began = run / "config.yaml"
+    if not began.is_file() and outcome(run) is None:
+        return
+    try:
+        other = differences(deciding(read_yaml(began)), deciding(resolved))
+    except (TcaError, LookupError, TypeError, AttributeError):
         raise TcaError(
-            f"{run} was trained with other settings; give the sweep another --name, or remove it."
+            f"{began} is missing or damaged; remove {run} and run the sweep again."
+        ) from None
+    if other:
+        raise TcaError(
+            f"{run} was trained with other settings than these ({other}); give the sweep another "
+            "--name, or remove that folder."
         )
-    return info if info.get("finished") or "failed" in info else None
 
 
 def _plain(value: Any) -> str:

@@ -35,7 +35,7 @@ from tca.errors import TcaError, UsageError
 from tca.fusion.model.registry import find_variant
 from tca.fusion.model.variant import Variant
 from tca.fusion.run_folder import write_json
-from tca.fusion.train.candidate import Candidate, Configure, as_overrides, setting
+from tca.fusion.train.candidate import Candidate, Configure, deciding, setting
 from tca.fusion.train.checkpoints import saved_steps
 from tca.fusion.train.hooks import EpochReport, Hook
 from tca.fusion.train.loop import Plan, train_together
@@ -96,7 +96,7 @@ def tune(config: TuneConfig, configure: Configure, name: str) -> Tuning:
 
     Args:
         config: what is tried.
-        configure: makes a candidate of a trial's overrides.
+        configure: makes a candidate of a trial's settings.
         name: of the folder in `runs/`: `study.journal`, `trial-0000` and so on, `tune.json`, and
             `best.yaml`, the whole configuration of the best trial.
 
@@ -105,7 +105,7 @@ def tune(config: TuneConfig, configure: Configure, name: str) -> Tuning:
         TcaError: as `train_together`; a study of other ranges or settings in the folder, or no
             trial that could be trained.
     """
-    base = configure([])
+    base = configure({}, "")
     find_variant(base.model.variant)
     _require_holdout(base)
     distributions = {
@@ -118,7 +118,7 @@ def tune(config: TuneConfig, configure: Configure, name: str) -> Tuning:
             key: optuna.distributions.distribution_to_json(d) for key, d in distributions.items()
         },
         "goal": config.goal,
-        "settings": {key: base.resolved[key] for key in ("model", "train", "loader", "stores")},
+        "settings": deciding(base.resolved),
     }
     study = open_study(place, config, base.train, told)
     while True:
@@ -130,7 +130,7 @@ def tune(config: TuneConfig, configure: Configure, name: str) -> Tuning:
     # Two processes that end together would write the same files.
     with locked(place / "locks/study", wait=True):
         tuning = _summed_up(study, place, config.goal)
-        chosen = configure(as_overrides(tuning.best.settings)).resolved
+        chosen = configure(tuning.best.settings, "ranges").resolved
         write_json(place / "tune.json", tuning.to_json())
         write_atomic(place / "best.yaml", [dump_yaml(chosen).encode()])
     return tuning
@@ -178,7 +178,7 @@ def _require_holdout(base: Candidate) -> None:
 def _distribution(key: str, one: Range, base: Candidate, configure: Configure) -> BaseDistribution:
     """Return what Optuna draws from; its ends are checked before the first trial."""
     for value in one.ends():
-        find_variant(configure(as_overrides({key: value})).model.variant)
+        find_variant(configure({key: value}, "ranges").model.variant)
     if one.choices is not None:
         return CategoricalDistribution(one.choices)
     low, high = one.low, one.high
@@ -242,7 +242,7 @@ def _run(
     trial.set_user_attr("attempts", [_step(place, trial.number), attempts + 1])
     watcher = Watcher(trial, frozen.intermediate_values, config.goal)
     try:
-        candidate = configure(as_overrides(frozen.params))
+        candidate = configure(frozen.params, "ranges")
         if not _is_finished(run):
             plan = Plan(candidate.model, candidate.train, run, candidate.resolved, (watcher,))
             store = Store.open(candidate.store(candidate.train.split))
