@@ -149,8 +149,7 @@ class RunFolder:
                     shutil.rmtree(old)
         # First: killed after it, the folder is known as a run that may be replaced.
         self.write_info(info)
-        text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
-        write_atomic(self.path / "config.yaml", [text.encode()])
+        write_config(self.path, resolved)
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Replace `run.json`."""
@@ -235,6 +234,12 @@ class RunFolder:
                 if read["checkpoint"] == checkpoint:
                     found.append({"split": str(read["split"]), **counts})
         return found
+
+
+def write_config(run: Path, resolved: Mapping[str, Any]) -> None:
+    """Write a configuration into a run folder as `config.yaml`."""
+    text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
+    write_atomic(run / "config.yaml", [text.encode()])
 
 
 def write_json(path: Path, document: Any) -> None:

@@ -7,6 +7,7 @@ import torch
 import yaml
 from memory_store import moving_dot
 from safetensors import safe_open
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tca.errors import TcaError, UsageError
@@ -17,6 +18,7 @@ from tca.fusion.run_folder import new_run_folder
 from tca.fusion.train import judging
 from tca.fusion.train.config import SeedConfig, TrainConfig
 from tca.fusion.train.cross_validation import cross_validate
+from tca.fusion.train.hooks import EpochReport, Hook
 from tca.fusion.train.loop import TrainSummary, train
 
 MODEL = ModelConfig(bottleneck=16, heads=2, layers=1, ratio=1, rank=8, similar=2, radius=1)
@@ -258,6 +260,44 @@ def test_a_finished_run_is_not_overwritten_and_an_unfinished_one_is_done_again(
     (tmp_path / "mine/notes.txt").write_text("keep me")
     with pytest.raises(TcaError, match="is not empty and holds no run"):
         run_on(moving_dot(80), tmp_path / "mine", config=config)
+
+
+def test_a_cross_validation_that_was_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TRAIN.model_copy(update={"epochs": 4, "save_steps": 1})
+    whole = cross_validate(moving_dot(60), MODEL, config, 3, tmp_path / "whole", resolved={})
+    stopping = config.model_copy(update={"hooks": [f"{__name__}:Stopper"]})
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(moving_dot(60), MODEL, stopping, 3, tmp_path / "cv", resolved={"a": 1})
+    first = tmp_path / "cv/fold-1/last.safetensors"
+    before = first.stat().st_mtime_ns
+    assert not (tmp_path / "cv/fold-2/last.safetensors").exists()
+    with pytest.raises(TcaError, match="is not empty; name another run folder, or --resume it"):
+        cross_validate(moving_dot(60), MODEL, config, 3, tmp_path / "cv", resolved={"a": 2})
+    assert (tmp_path / "cv/config.yaml").read_text() == "a: 1\n"
+    again = cross_validate(
+        moving_dot(60), MODEL, config, 3, tmp_path / "cv", resolved={"a": 1}, resume=True
+    )
+    assert again.folds == whole.folds
+    assert first.stat().st_mtime_ns == before
+    for number in (1, 2, 3):
+        ours, theirs = (
+            load_file(tmp_path / f"{place}/fold-{number}/last.safetensors")
+            for place in ("cv", "whole")
+        )
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+class Stopper(Hook):
+    """Stops a cross-validation in the second epoch of its second fold."""
+
+    def epoch(self, report: EpochReport, model: object) -> None:
+        if report.epoch == 2 and self.run.name == "fold-2":
+            raise KeyboardInterrupt
+
+    def begin(self, run: Path, model: object, step: int) -> None:
+        self.run = run
 
 
 def test_cross_validation_scores_every_video_once_without_having_seen_it(tmp_path: Path) -> None:

@@ -13,11 +13,18 @@ from tca.cache.config import LoaderConfig
 from tca.cache.residency import open_source
 from tca.cache.store import Store
 from tca.device import choose_device
+from tca.errors import TcaError
 from tca.fusion.evaluate.scoring import evaluate
 from tca.fusion.inputs import require_inputs
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.rows import labelled_rows, split_folds, tell_incomplete
-from tca.fusion.run_folder import dropped_if_empty, write_json
+from tca.fusion.run_folder import (
+    RunFolder,
+    dropped_if_empty,
+    sole_trainer,
+    write_config,
+    write_json,
+)
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.loop import train
 
@@ -46,42 +53,54 @@ def cross_validate(
     *,
     resolved: Mapping[str, Any],
     loader: LoaderConfig | None = None,
+    resume: bool = False,
 ) -> FoldSummary:
     """Train `folds` models, each on the other folds, and score each on its own.
 
     Folds are stratified and drawn by video with `train.seed`. Checkpoints are chosen on the holdout
     inside the training folds (or are the last, with `train.holdout=0`), never on the fold that is
-    reported. Writes `fold-1` … and `folds.json` into `run`.
+    reported. Writes `config.yaml`, `fold-1` … and `folds.json` into `run`; with `resume` it goes on
+    with what is there, made with the same arguments.
 
     Raises:
-        TcaError: as `train`, or more folds than the classes have videos.
+        TcaError: as `train`, or more folds than the classes have videos; without `resume`, a folder
+            that is not empty.
     """
     tell_incomplete(store)
     streams = require_inputs(store, model_config.variant)
     loader = loader or LoaderConfig()
     scores: list[float] = []
     videos = 0
-    with dropped_if_empty(run):
+    with dropped_if_empty(run), sole_trainer(run):
+        if not resume and any(run.iterdir()):
+            raise TcaError(f"{run} is not empty; name another run folder, or --resume it.")
         usable = labelled_rows(store)
         parts = split_folds(store, usable, folds, train_config.seed.data)
         # One copy in memory, if there is to be one, serves all folds.
         device = choose_device(train_config.device)
         source = open_source(store, usable, streams, loader, device)
+        write_config(run, resolved)
         for number, (rest, fold) in enumerate(parts, 1):
             folder = run / f"fold-{number}"
-            train(
-                store,
-                model_config,
-                train_config,
-                folder,
-                resolved=resolved,
-                loader=loader,
-                rows=rest,
-                source=source,
-            )
+            if not (resume and _is_finished(folder)):
+                train(
+                    store,
+                    model_config,
+                    train_config,
+                    folder,
+                    resolved=resolved,
+                    loader=loader,
+                    rows=rest,
+                    source=source,
+                    resume=resume,
+                )
             result = evaluate(folder, store, device=train_config.device, rows=fold, source=source)
             scores.append(result.top1)
             videos += result.videos
     summary = FoldSummary(run, scores, float(np.mean(scores)), float(np.std(scores)), videos)
     write_json(run / "folds.json", summary.to_json() | {"run": run.name})
     return summary
+
+
+def _is_finished(fold: Path) -> bool:
+    return (fold / "run.json").is_file() and RunFolder(fold).outcome() is not None
