@@ -33,6 +33,9 @@ COMMANDS = {
     "bench": "Measure tca on this machine.",
 }
 
+SPOKEN_FOR = "TCA_SPOKEN_FOR"
+"""Variable of processes of one training that `tca` itself started: it tells of Ctrl-C."""
+
 
 class _Commands(click.Group):
     """Commands by name; their modules are imported when they are called."""
@@ -87,7 +90,10 @@ def run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo(f"interrupted; {_goes_on(arguments)}.", err=True)
+        # Of the processes of one training, one speaks.
+        rank = os.environ.get("RANK")
+        if rank is None or (rank == "0" and SPOKEN_FOR not in os.environ):
+            click.echo(f"interrupted; {_goes_on(arguments)}.", err=True)
         return 130
     except TcaError as error:
         click.echo(f"error: {error}", err=True)

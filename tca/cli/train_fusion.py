@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,7 @@ def command(
       torchrun --nproc-per-node 2 -m -- tca train-fusion --run runs/both
     """
     from tca.cache.store import Store
+    from tca.cli import SPOKEN_FOR
     from tca.console import hush, note, print_json
     from tca.device import device_names
     from tca.errors import UsageError
@@ -107,6 +109,7 @@ def command(
         flat = [str(part) for pair in options.items() if pair[1] is not None for part in pair]
         device = f"train.device={devices[0].partition(':')[0]}"
         mine = [] if resume is not None else [*overrides, *given, device]
+        os.environ[SPOKEN_FOR] = "1"
         raise SystemExit(launch(devices, [*flat, *(["--json"] if as_json else []), *mine]))
     with joined(settings.device) as world:
         if not world.leads:

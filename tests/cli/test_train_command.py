@@ -6,7 +6,7 @@ import pytest
 import torch
 from train_project import write_train_project
 
-from tca.cli import run
+from tca.cli import SPOKEN_FOR, run
 from tca.fusion.train.config import TrainConfig
 
 
@@ -24,6 +24,8 @@ def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gpus_of_the_command_line_are_those_that_train(
     monkeypatch: pytest.MonkeyPatch, config: str
 ) -> None:
+    # Taken back after the test, as the command sets it.
+    monkeypatch.setenv(SPOKEN_FOR, "")
     launched = []
     monkeypatch.setattr(
         "tca.fusion.train.launch.launch", lambda *given: launched.append(given) or 0

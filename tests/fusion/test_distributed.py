@@ -201,6 +201,24 @@ def test_a_run_that_was_finished_when_a_process_died_stays_so(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("starter", ["tca", "torchrun"])
+def test_an_interruption_is_told_once(project: Path, starter: str) -> None:
+    run = f"interrupted-{starter}"
+    arguments = ["--run", run, *STILL, "train.epochs=300"]
+    if starter == "tca":
+        process = start(project, *arguments, "--workers", "2")
+    else:
+        process = torchrun(project, *arguments)
+    wait_for_states(project / run, process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=300)
+    assert said.count("interrupted; go on with `tca train-fusion --resume RUN`") == 1
+    if starter == "tca":
+        assert process.returncode == 130
+        assert "Traceback" not in said
+
+
+@pytest.mark.long
 def test_a_killed_process_is_told_in_a_sentence(project: Path) -> None:
     process = start(project, "--run", "killed", "--workers", "2", *STILL, "train.epochs=300")
     wait_for_states(project / "killed", process)
