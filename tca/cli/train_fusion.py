@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     "--resume",
     metavar="RUN",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Go on with a run that was stopped, with its own configuration.",
+    help="Go on with a run or a cross-validation that was stopped, with its own configuration.",
 )
 @click.option("--gpus", help="GPUs to train on together, one process each: 0,1 or all.")
 @click.option(
@@ -94,6 +94,8 @@ def command(
         config, run = resume / "config.yaml", resume
     project, _ = load_project(config, (*overrides, *given))
     settings = project.train
+    if resume is not None and settings.folds is not None and (resume / "run.json").is_file():
+        raise UsageError(f"{resume} is one fold of a cross-validation; --resume {resume.parent}.")
     find_variant(project.model.variant)
     if gpus is not None:
         devices = device_names(gpus, None, workers)
@@ -114,7 +116,7 @@ def command(
     with joined(settings.device) as world:
         if not world.leads:
             hush()
-        if world.size > 1 or resume is not None:
+        if world.size > 1:
             _refuse_folds(settings.folds)
         goes_on = resume is not None or world.again
         begun = resume
@@ -122,7 +124,9 @@ def command(
             # Also a run that --run names may be one of another job.
             named = newest_first(project.runs) if run is None else [run]
             begun = run_of_job(named, world.job)
-        outcome = world.told(None if begun is None else RunFolder(begun).outcome())
+        # Of a cross-validation the folds tell.
+        single = None if settings.folds is not None else begun
+        outcome = world.told(None if single is None else RunFolder(single).outcome())
         if outcome is not None:
             note(
                 f"{outcome['run']} is finished; score it with: tca evaluate --run {outcome['run']}"
@@ -147,6 +151,7 @@ def command(
                 run,
                 resolved=resolved(project),
                 loader=project.loader,
+                resume=resume is not None,
             )
             print_json(folded.to_json()) if as_json else _show_folds(folded, settings.split)
             return
@@ -171,7 +176,7 @@ def _refuse_folds(folds: int | None) -> None:
     if folds is not None:
         raise UsageError(
             "train.folds trains one model after the other in one process; leave several "
-            "processes and --resume out."
+            "processes out."
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,12 @@ def test_the_whole_job_as_it_is_typed(project: Path, capsys: pytest.CaptureFixtu
     assert "top-1" in capsys.readouterr().out
     assert run(["train-fusion", "--folds", "2", "train.holdout=0"]) == 0
     assert "mean top-1" in capsys.readouterr().out
+    shutil.rmtree(project / "runs/gasm_cast-002/fold-2")
+    assert run(["train-fusion", "--resume", "runs/gasm_cast-002"]) == 0
+    assert "mean top-1" in capsys.readouterr().out
+    assert (project / "runs/gasm_cast-002/fold-2/last.safetensors").is_file()
+    assert run(["train-fusion", "--resume", "runs/gasm_cast-002/fold-1"]) == 2
+    assert "--resume runs/gasm_cast-002." in capsys.readouterr().err
 
     assert run(["evaluate", "--run", "runs/gasm_cast-002"]) == 1
     assert "holds a cross-validation" in capsys.readouterr().err
