@@ -91,6 +91,7 @@ def command(
                 f"--resume goes on with the configuration of {resume}; leave --run, --config and "
                 "all settings out."
             )
+        RunFolder(resume).info()
         config, run = resume / "config.yaml", resume
     project, _ = load_project(config, (*overrides, *given))
     settings = project.train

@@ -186,10 +186,15 @@ class RunFolder:
         What `run.json` does not tell is None.
 
         Raises:
-            TcaError: as `info`.
+            TcaError: as `info`, or the file is somebody else's.
         """
         info = self.info()
-        if info.get("finished") is not True:
+        finished = info.get("finished")
+        if not isinstance(finished, bool):
+            raise TcaError(
+                f"{self.path} holds a run.json that tca did not write; name another run."
+            )
+        if not finished:
             return None
         names = ("variant", "parameters", "rows", "epochs", "best_epoch", "train_loss")
         holdout = info.get("holdout")

@@ -4,8 +4,10 @@ import dataclasses
 import os
 from pathlib import Path
 
+import pytest
 from memory_store import moving_dot
 
+from tca.errors import TcaError
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.run_folder import RunFolder, newest_first, run_of_job
 from tca.fusion.train.config import TrainConfig
@@ -48,3 +50,6 @@ def test_a_finished_run_says_again_what_it_said_at_its_end(tmp_path: Path) -> No
     assert {name for name, value in old.items() if value is not None} == {"run", "variant"}
     folder.write_info({"finished": False})
     assert folder.outcome() is None
+    folder.write_info({"mine": True})
+    with pytest.raises(TcaError, match=r"a run\.json that tca did not write"):
+        folder.outcome()
