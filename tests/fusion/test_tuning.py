@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,3 +179,68 @@ def test_what_is_no_tuning_is_blamed_on_its_file(
     assert says in said
     assert said.startswith("error: bad.yaml ") or said.startswith("error: bad.yaml:")
     assert not (project / "runs").exists()
+
+
+def test_killed_while_settings_are_drawn_it_draws_the_same_rest(project: Path) -> None:
+    ranges = RANGES.replace("trials: 4", "trials: 2")
+    (project / "ranges.yaml").write_text(ranges)
+    tune = ["tune", "ranges.yaml", "train.epochs=1", "--name"]
+    assert tca([*tune, "whole"]) == 0
+    whole = document(project, "whole")["trials"]
+    lines = (project / "runs/whole/study.journal").read_text().splitlines(keepends=True)
+    begun = [json.loads(line)["op_code"] for line in lines].index(4, 10)
+    for drawn in (0, 1, 3):
+        cut = project / f"runs/cut{drawn}"
+        shutil.copytree(project / "runs/whole/trial-0000", cut / "trial-0000")
+        (cut / "study.journal").write_text("".join(lines[: begun + 1 + drawn]))
+        assert tca([*tune, cut.name]) == 0
+        assert document(project, cut.name)["trials"] == whole
+
+
+def test_a_study_that_does_not_know_its_runs_is_one_sentence(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "ranges.yaml").write_text(RANGES.replace("trials: 4", "trials: 1"))
+    tune = ["tune", "ranges.yaml", "train.epochs=1"]
+    assert tca(tune) == 0
+    journal = project / "runs/ranges/study.journal"
+    lines = journal.read_text().splitlines(keepends=True)
+    unknown = "trial-0000 is there, but study.journal does not say that it was begun; remove it"
+    damaged = "study.journal is damaged; give the tuning another --name"
+    untold = [line for line in lines if json.loads(line)["op_code"] not in (6, 7)]
+    for content, says in (
+        ([], unknown),
+        (untold, "does not say what runs/ranges/trial-0000 came to"),
+        ([*lines, "[]\n"], damaged),
+        ([*lines, '{"op_code": 99}\n'], damaged),
+        ([*lines, "hello\n"], damaged),
+    ):
+        journal.write_text("".join(content))
+        capsys.readouterr()
+        assert tca(tune) == 1
+        assert says in capsys.readouterr().err
+    # What it says to do helps.
+    journal.write_text("".join(untold))
+    shutil.rmtree(project / "runs/ranges/trial-0000")
+    assert tca(tune) == 0
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "sweep.yaml").write_text("grid: {model.variant: [concat]}\n")
+    quick = ["train.epochs=1", "model.variant=concat"]
+    (project / "ranges.yaml").write_text(RANGES.replace("trials: 4", "trials: 1"))
+    assert tca(["ablate", "sweep.yaml", "--name", "s", *quick]) == 0
+    assert tca(["tune", "ranges.yaml", "--name", "t", *quick]) == 0
+    assert tca(["train-fusion", "--run", "runs/r", *quick]) == 0
+    capsys.readouterr()
+    for command, name, what in (
+        (["tune", "ranges.yaml"], "s", "a sweep"),
+        (["tune", "ranges.yaml"], "r", "a run"),
+        (["ablate", "sweep.yaml"], "t", "a tuning"),
+        (["ablate", "sweep.yaml"], "r", "a run"),
+    ):
+        assert tca([*command, "--name", name, *quick]) == 1
+        said = capsys.readouterr().err
+        assert f"runs/{name} holds {what}; give this one another --name." in said

@@ -22,7 +22,7 @@ from tca.errors import TcaError, UsageError
 from tca.fusion.evaluate.scoring import evaluate
 from tca.fusion.model.registry import find_variant
 from tca.fusion.run_folder import write_json
-from tca.fusion.train.candidate import Candidate, Configure
+from tca.fusion.train.candidate import Candidate, Configure, require_no_other
 from tca.fusion.train.loop import Plan, train_together
 from tca.fusion.train.stack_choice import Choice
 from tca.fusion.train.stacked import OF_THE_LOSS, alike, obstacle
@@ -136,6 +136,7 @@ def run_sweep(
         )
     members = _members(sweep, configure, name)
     place = members[0].run.parent
+    require_no_other(place, "sweep.json")
     for member in members:
         require_same(member.run, member.candidate.resolved)
     _open_stores(members, scored)
@@ -149,7 +150,7 @@ def run_sweep(
     if there := len(members) - sum(map(len, groups)):
         note(f"{there} of {len(members)} members are there already.")
     for number, group in enumerate(groups, 1):
-        note(f"pass {number} of {len(groups)}: {len(group)} members")
+        note(f"pass {number} of {len(groups)}: {len(group)} member{'s' * (len(group) > 1)}")
         _train(group, stack)
     failed = {m.run: m.outcome["failed"] for m in members if m.outcome and "failed" in m.outcome}
     for run, reason in failed.items():

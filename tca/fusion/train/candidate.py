@@ -11,6 +11,7 @@ from typing import Any
 
 from tca.cache.config import LoaderConfig
 from tca.cache.remote import as_place
+from tca.errors import TcaError
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.run_report import flat_settings
 from tca.fusion.train.config import TrainConfig
@@ -50,6 +51,25 @@ DECIDE_NOTHING = (
     "loader.residency",
 )
 """Settings that what comes out of a training does not depend on."""
+
+HOLDERS = {
+    "run.json": "a run",
+    "folds.json": "a cross-validation",
+    "sweep.json": "a sweep",
+    "study.journal": "a tuning",
+}
+"""What a folder in `runs/` is, by the file that only it has."""
+
+
+def require_no_other(place: Path, ours: str) -> None:
+    """Refuse a folder that holds something else than what has the file `ours`.
+
+    Raises:
+        TcaError: it does.
+    """
+    for file, what in HOLDERS.items():
+        if file != ours and (place / file).exists():
+            raise TcaError(f"{place} holds {what}; give this one another --name.")
 
 
 def as_overrides(settings: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from tca.cache.files import locked, writing_failed
 from tca.errors import TcaError
-from tca.fusion.train.candidate import differences
+from tca.fusion.train.candidate import differences, require_no_other
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.tune_config import TuneConfig
 
@@ -43,6 +43,7 @@ def open_study(
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if config.pruner == "median":
         pruner = optuna.pruners.MedianPruner(n_warmup_steps=train.epochs // 5)
+    require_no_other(place, file.name)
     with locked(place / "locks/study", wait=True):
         try:
             with locked(place / "locks/journal", wait=True):
@@ -57,7 +58,8 @@ def open_study(
             )
         except OSError as error:
             raise writing_failed(file, error) from None
-        except (ValueError, KeyError):
+        # Optuna takes every line for one of its own, and fails where it does not look like one.
+        except (ValueError, LookupError, TypeError, AttributeError, AssertionError):
             raise TcaError(
                 f"{file} is damaged; give the tuning another --name, or remove {place}."
             ) from None

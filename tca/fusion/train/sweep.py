@@ -155,11 +155,11 @@ def outcome(run: Path) -> dict[str, Any] | None:
         return None
     try:
         info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        ended = info.get("finished") is True or "failed" in info
+        ended = bool(info["finished"]) or "failed" in info
         needed = {"parameters", "failed" if "failed" in info else "holdout_top1"}
         if ended and not needed <= info.keys():
             raise LookupError
-    except (ValueError, LookupError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise TcaError(f"{file} is damaged; remove {run} and run the sweep again.") from None
     return info if ended else None
 

@@ -210,20 +210,35 @@ def _next(
             left = study.get_trials(deepcopy=False)[left.number]
             if left.state != TrialState.RUNNING:
                 continue
+            # Optuna has no other way to a trial that another process began.
+            trial = Trial(study, left._trial_id)
             if _attempts(left, place) < ATTEMPTS:
                 note(f"going on with {_folder(place, left.number).name}.")
-                # Optuna has no other way to a trial that another process began.
-                return Trial(study, left._trial_id)
-            reason = f"the process died {ATTEMPTS} times at the same step"
-            _fail(study, Trial(study, left._trial_id), reason)
+                _draw(study, trial, distributions, base)
+                return trial
+            _fail(study, trial, f"the process died {ATTEMPTS} times at the same step")
         if len(trials) >= most:
             return None
-        # A sampler of its own: what it draws depends on the trials before and on nothing else.
-        seed = np.random.SeedSequence([base.train.seed.data, len(trials)]).generate_state(1)[0]
-        study.sampler = optuna.samplers.TPESampler(seed=int(seed))
-        trial = study.ask(distributions)
+        trial = study.ask()
         stack.enter_context(locked(_lock_file(place, trial.number), wait=False))
+        _draw(study, trial, distributions, base)
         return trial
+
+
+def _draw(
+    study: optuna.Study, trial: Trial, distributions: dict[str, BaseDistribution], base: Candidate
+) -> None:
+    """Draw the settings of a trial, or those that a process which died had not drawn yet."""
+    # A sampler of its own: what it draws depends on the trials before and on nothing else.
+    seed = np.random.SeedSequence([base.train.seed.data, trial.number]).generate_state(1)[0]
+    study.sampler = optuna.samplers.TPESampler(seed=int(seed))
+    frozen = study.get_trials(deepcopy=False)[trial.number]
+    for name, distribution in distributions.items():
+        if name not in frozen.params:
+            trial._suggest(name, distribution)
+        elif not distribution.single():
+            # Or the next one would get the chance of this one.
+            study.sampler.sample_independent(study, frozen, name, distribution)
 
 
 def _attempts(trial: FrozenTrial, place: Path) -> int:
@@ -239,6 +254,11 @@ def _run(
     attempts = _attempts(frozen, place)
     words = ", ".join(f"{key}={_short(value)}" for key, value in frozen.params.items())
     note(f"{run.name} of {config.trials}: {words}")
+    if "attempts" not in frozen.user_attrs and run.exists():
+        raise TcaError(
+            f"{run} is there, but study.journal does not say that it was begun; remove it, or give "
+            "the tuning another --name."
+        )
     trial.set_user_attr("attempts", [_step(place, trial.number), attempts + 1])
     watcher = Watcher(trial, frozen.intermediate_values, config.goal)
     try:
@@ -261,6 +281,11 @@ def _run(
         study.tell(trial, state=TrialState.PRUNED)
         return
     told = study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    if not told:
+        raise TcaError(
+            f"study.journal does not say what {run} came to: it is damaged; remove {run} and run "
+            "the command again."
+        )
     study.tell(trial, told[max(told)])
 
 
