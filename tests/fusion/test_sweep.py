@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tca.cli import run as tca
 from tca.errors import UsageError
 from tca.fusion.model.config import ModelConfig
+from tca.fusion.run_folder import sole_trainer
 from tca.fusion.train.ablation import run_sweep
 from tca.fusion.train.config import SeedConfig, TrainConfig
 from tca.fusion.train.loop import Plan, train, train_together
@@ -313,3 +314,12 @@ def test_a_name_is_that_of_one_folder(
     assert tca([command, file, "--name", name, "train.epochs=1", "model.variant=concat"]) == 2
     assert f"{name!r} is not the name of one folder in runs/" in capsys.readouterr().err
     assert not (project / "runs").exists()
+
+
+def test_a_sweep_is_trained_by_one_process_at_a_time(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sole_trainer(project / "runs/sweep"):
+        assert tca(["ablate", "sweep.yaml", "train.epochs=1"]) == 1
+    assert "runs/sweep is being trained by another process" in capsys.readouterr().err
+    assert not list((project / "runs/sweep").iterdir())

@@ -21,7 +21,7 @@ from tca.console import note, warn
 from tca.errors import TcaError, UsageError
 from tca.fusion.evaluate.scoring import evaluate
 from tca.fusion.model.registry import find_variant
-from tca.fusion.run_folder import write_json
+from tca.fusion.run_folder import dropped_if_empty, sole_trainer, write_json
 from tca.fusion.train.candidate import Candidate, Configure, require_no_other
 from tca.fusion.train.loop import Plan, train_together
 from tca.fusion.train.stack_choice import Choice
@@ -137,9 +137,19 @@ def run_sweep(
     members = _members(sweep, configure, name)
     place = members[0].run.parent
     require_no_other(place, "sweep.json")
-    for member in members:
-        require_same(member.run, member.candidate.resolved)
     _open_stores(members, scored)
+    # Two at once would begin the same members.
+    with dropped_if_empty(place), sole_trainer(place):
+        for member in members:
+            require_same(member.run, member.candidate.resolved)
+        return _trained(members, together, stack, scored)
+
+
+def _trained(
+    members: Sequence[_Member], together: int, stack: Choice, scored: str | None
+) -> Ablation:
+    """Do what `run_sweep` says, with the folder of the sweep in hand."""
+    place = members[0].run.parent
     shared = list(passes([member.candidate.resolved for member in members], together))
     if stack == "on":
         _require_stacks([[members[number].candidate for number in group] for group in shared])
