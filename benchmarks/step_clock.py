@@ -18,15 +18,14 @@ class StepClock(Hook):
         began: when the first step could begin: the model is built, its statistics are measured.
         done: when the steps of the last epoch so far were done, those of all runs of the pass.
         seconds, waited: of all steps, those of all runs of the pass.
-        first_waits: of `waited`, for the first batch of every epoch.
+        first_wait: of `waited`, for the first batch, which nothing is read ahead of.
         losses: of every step of this run.
     """
 
     def __init__(self) -> None:
         self.began = self.done = 0.0
-        self.seconds = self.waited = self.first_waits = 0.0
+        self.seconds = self.waited = self.first_wait = 0.0
         self.losses: list[float] = []
-        self._epoch = 0
 
     @property
     def clock(self) -> float:
@@ -41,9 +40,8 @@ class StepClock(Hook):
     def step(self, report: StepReport) -> None:
         self.seconds += report.seconds
         self.waited += report.waited
-        if report.epoch != self._epoch:
-            self._epoch = report.epoch
-            self.first_waits += report.waited
+        if not self.losses:
+            self.first_wait = report.waited
         self.losses.append(report.loss)
 
     @override

@@ -4,7 +4,7 @@ Whole trainings as `tca train-fusion` makes them, on made rows of the usual size
 files in the file cache (`loader.residency=disk`, the default), all in another order every epoch.
 `waiting` is what `log.jsonl` calls so: the share of the steps' time for which the loop stood still
 until the next batch was there. On a GPU, which works on while the loop waits, the share of the
-clock is what counts, and it is still an upper bound. The first batch of an epoch is always waited
+clock is what counts, and it is still an upper bound. The first batch of a training is always waited
 for: nothing is read ahead of it. Statistics are measured before the first step and are not in it.
 Bar: 2 %.
 
@@ -41,7 +41,7 @@ COLUMNS = [
     "ms a step",
     "rows/s",
     "waiting, %",
-    "for first batches, %",
+    "for the first batch, %",
     "of the clock, %",
     f"≤ {BAR:.0%}",
 ]
@@ -67,7 +67,7 @@ def measured(
         1000 * clock.clock / steps,
         EPOCHS * len(rows) / clock.clock,
         100 * waiting,
-        100 * clock.first_waits / clock.seconds,
+        100 * clock.first_wait / clock.seconds,
         100 * of_clock,
         counted <= BAR,
     ]
