@@ -139,7 +139,7 @@ def run_sweep(
     require_no_other(place, "sweep.json")
     _open_stores(members, scored)
     # Two at once would begin the same members.
-    with dropped_if_empty(place), sole_trainer(place):
+    with sole_trainer(place), dropped_if_empty(place):
         for member in members:
             require_same(member.run, member.candidate.resolved)
         return _trained(members, together, stack, scored)
