@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -15,6 +16,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from tca.cli import run as tca
+from tca.errors import TcaError
+from tca.fusion.train.config import TrainConfig
+from tca.fusion.train.study import open_study
+from tca.fusion.train.tune_config import Range, TuneConfig
 
 RANGES = """
 ranges:
@@ -244,3 +249,19 @@ def test_a_folder_of_something_else_is_left_alone(
         assert tca([*command, "--name", name, *quick]) == 1
         said = capsys.readouterr().err
         assert f"runs/{name} holds {what}; give this one another --name." in said
+
+
+def test_a_line_that_a_full_disk_cut_does_not_spoil_what_others_write(
+    mount: Callable[[str], Path],
+) -> None:
+    place = mount("size=64k")
+    config = TuneConfig(ranges={"train.lr": Range(low=1e-4, high=1e-2)})
+    ours, theirs = (open_study(place, config, TrainConfig(), {}) for _ in range(2))
+    with pytest.raises(OSError, match="No space"):
+        (place / "filling").write_bytes(bytes(1 << 20))
+    with pytest.raises(TcaError, match=r"cannot write .*study\.journal: No space .*; free some"):
+        ours.set_user_attr("long", "x" * 9000)
+    assert not (place / "study.journal").read_bytes().endswith(b"\n")
+    (place / "filling").unlink()
+    theirs.set_user_attr("short", 1)
+    assert open_study(place, config, TrainConfig(), {}).user_attrs["short"] == 1

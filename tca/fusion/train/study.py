@@ -46,11 +46,8 @@ def open_study(
     require_no_other(place, file.name)
     with locked(place / "locks/study", wait=True):
         try:
-            with locked(place / "locks/journal", wait=True):
-                _cut_torn_line(file)
-            backend = JournalFileBackend(str(file), lock_obj=_Lock(place / "locks/journal"))
             study = optuna.create_study(
-                storage=JournalStorage(backend),
+                storage=JournalStorage(_Journal(file, place / "locks/journal")),
                 study_name="tca",
                 direction="maximize" if config.goal == "holdout_top1" else "minimize",
                 pruner=pruner,
@@ -79,17 +76,38 @@ def open_study(
     return study
 
 
+class _Journal(JournalFileBackend):
+    """Says in one sentence what the disk refuses."""
+
+    def __init__(self, file: Path, lock: Path) -> None:
+        self._journal = file
+        # Its reader trips over half a line too.
+        with locked(lock, wait=True):
+            _cut_torn_line(file)
+        super().__init__(str(file), lock_obj=_Lock(file, lock))
+
+    @override
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        try:
+            super().append_logs(logs)
+        except OSError as error:
+            raise writing_failed(self._journal, error) from None
+
+
 class _Lock(JournalFileOpenLock):
     """Held by the system, which drops it when the process is killed; Optuna's own would stay."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, journal: Path, path: Path) -> None:
         super().__init__(str(path))
-        self._path = path
+        self._journal, self._path = journal, path
         self._held = ExitStack()
 
     @override
     def acquire(self) -> bool:
-        return self._held.enter_context(locked(self._path, wait=True))
+        held = self._held.enter_context(locked(self._path, wait=True))
+        # Another process may have died, or its disk been full, in the middle of one.
+        _cut_torn_line(self._journal)
+        return held
 
     @override
     def release(self) -> None:
@@ -100,7 +118,11 @@ def _cut_torn_line(file: Path) -> None:
     """Drop the end of a journal whose last line is not whole: Optuna would refuse all of it."""
     if not file.is_file():
         return
-    content = file.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(file, whole)
+    with file.open("rb") as journal:
+        size = journal.seek(0, os.SEEK_END)
+        journal.seek(max(0, size - 1))
+        if journal.read() in (b"", b"\n"):
+            return
+        journal.seek(0)
+        whole = journal.read().rfind(b"\n") + 1
+    os.truncate(file, whole)
