@@ -68,6 +68,7 @@ def command(
       tca train-fusion --folds 5 train.holdout=0
       tca train-fusion loader.residency=auto loader.checksum=first_epoch
       tca train-fusion --resume runs/gasm_cast-001
+      tca train-fusion --resume runs/gasm_cast-001 train.device=cuda:1
       tca train-fusion --gpus 0,1
       torchrun --nproc-per-node 2 -m -- tca train-fusion --run runs/both
     """
@@ -78,6 +79,7 @@ def command(
     from tca.errors import UsageError
     from tca.fusion.model.registry import find_variant
     from tca.fusion.run_folder import RunFolder, new_run_folder, newest_first, run_of_job
+    from tca.fusion.train.candidate import DECIDE_NOTHING
     from tca.fusion.train.cross_validation import cross_validate
     from tca.fusion.train.launch import launch
     from tca.fusion.train.loop import train
@@ -86,12 +88,15 @@ def command(
     flags = {"split": split, "select_on": select_on, "folds": folds}
     given = [f"train.{name}={value}" for name, value in flags.items() if value is not None]
     if resume is not None:
-        if run is not None or config is not None or overrides or given:
+        deciding = [one for one in overrides if one.partition("=")[0] not in DECIDE_NOTHING]
+        if run is not None or config is not None or deciding or given:
             raise UsageError(
                 f"--resume goes on with the configuration of {resume}; leave --run, --config and "
-                "all settings out."
+                f"all settings out but {', '.join(DECIDE_NOTHING)}."
             )
-        RunFolder(resume).info()
+        if not (resume / "config.yaml").is_file():
+            # It says what else this is.
+            RunFolder(resume).info()
         config, run = resume / "config.yaml", resume
     project, _ = load_project(config, (*overrides, *given))
     settings = project.train
@@ -106,12 +111,12 @@ def command(
         devices = device_names(None, "cpu" if workers is not None else settings.device, workers)
     if len(devices) > 1:
         _refuse_folds(settings.folds)
-        options = {"--config": config, "--run": run, "--resume": resume}
+        options = {"--config": config, "--run": run}
         if resume is not None:
             options = {"--resume": resume}
         flat = [str(part) for pair in options.items() if pair[1] is not None for part in pair]
         device = f"train.device={devices[0].partition(':')[0]}"
-        mine = [] if resume is not None else [*overrides, *given, device]
+        mine = [*overrides, *given, device]
         os.environ[SPOKEN_FOR] = "1"
         raise SystemExit(launch(devices, [*flat, *(["--json"] if as_json else []), *mine]))
     with joined(settings.device) as world:

@@ -18,10 +18,13 @@ from tca.errors import TcaError
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.run_folder import RunFolder, sole_trainer
 from tca.fusion.train import training
+from tca.fusion.train.checkpoints import load_state, saved_steps
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.hooks import Hook
 from tca.fusion.train.loop import train
+from tca.fusion.train.member import Member
 from tca.fusion.train.run import Run
+from tca.fusion.train.world import World
 
 MODEL = ModelConfig(
     bottleneck=16,
@@ -181,6 +184,34 @@ def test_settings_edited_in_between_are_told(
     said = " ".join(capsys.readouterr().err.split())
     assert "warning: run began with train.lr=0.001 and goes on with 0.003" in said
     assert said.count("warning: ") == 1
+
+
+def test_moments_stay_with_their_weights_where_decay_is_edited(tmp_path: Path) -> None:
+    # Which weights decay decides the order in which the optimiser has them.
+    run = tmp_path / "run"
+    stopped(run)
+    _, tensors, numbers = load_state(run, saved_steps(run)[0])
+    store = store_of_verbs()
+    for changes in ({"weight_decay": 0.0}, {"decay_rules": {"*": 0.5}}):
+        config = TRAIN.model_copy(update=changes)
+        member = Member(MODEL, config, store.shapes, VERBS, World(0, 1, torch.device("cpu")))
+        member.begin()
+        member.restore(dict(tensors), numbers)
+        for name, parameter in member.model.named_parameters():
+            state = member.optimizer.state[parameter]
+            assert state["exp_avg"].shape == parameter.shape, name
+            assert torch.equal(state["exp_avg"], tensors[f"optimizer.{name}.exp_avg"])
+    run_once(run, TRAIN.model_copy(update={"weight_decay": 0.0}), resume=True)
+    assert RunFolder(run).info()["finished"]
+
+
+def test_a_run_that_has_done_more_epochs_than_it_is_to_have_is_finished(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped(run)
+    run_once(run, TRAIN.model_copy(update={"epochs": 1}), resume=True)
+    assert RunFolder(run).info()["finished"]
+    assert (run / "last.safetensors").is_file()
+    assert not (run / "state").exists()
 
 
 def test_two_do_not_train_in_one_folder(tmp_path: Path) -> None:

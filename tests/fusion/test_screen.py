@@ -25,10 +25,11 @@ def drawn(shown: Screen) -> str:
 
 def test_the_table_tells_what_was_told() -> None:
     shown = Screen(["one", "two"], 4, 400, 0, torch.device("cpu"))
-    assert "waiting for data 0%" in drawn(shown)
+    assert "waiting" not in drawn(shown)
     shown._live = object()  # As on a terminal, or every step would be a line.
     for _ in range(2):
-        shown.advance(3, 50, seconds=2.0, waited=0.5)
+        shown.advance(3, 50)
+        shown.timed(seconds=2.0, waited=0.5)
     shown.told("two", StepReport(3, 9, 1.25, 0.5, 3e-4, 2.0, 0.5, 50))
     shown.told_epoch("two", EpochReport(2, 8, 1.0, 0.625, 0.9, 1))
     text = drawn(shown)

@@ -1,5 +1,8 @@
 import json
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,18 +13,24 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tca.cache.config import LoaderConfig
+from tca.cache.loader import Batch, Loader
 from tca.errors import TcaError, UsageError
 from tca.fusion.evaluate.scoring import evaluate, load_model
 from tca.fusion.model.config import ModelConfig
 from tca.fusion.model.variants.gasm_cast import GasmCast
 from tca.fusion.run_folder import new_run_folder
-from tca.fusion.train import judging
+from tca.fusion.train import judging, looking
+from tca.fusion.train.checkpoints import Progress
 from tca.fusion.train.config import SeedConfig, TrainConfig
 from tca.fusion.train.cross_validation import cross_validate
-from tca.fusion.train.hooks import EpochReport, Hook
+from tca.fusion.train.hooks import EpochReport, Hook, StepReport
 from tca.fusion.train.loop import TrainSummary, train
+from tca.fusion.train.member import Step
+from tca.fusion.train.world import World
 
 MODEL = ModelConfig(bottleneck=16, heads=2, layers=1, ratio=1, rank=8, similar=2, radius=1)
+STORES = {"stores": "cache/{split}.zarr"}
 TRAIN = TrainConfig(epochs=12, batch_size=16, lr=3e-3, holdout=0.2, patience=12, device="cpu")
 
 
@@ -178,7 +187,7 @@ def test_at_equal_shares_the_lower_loss_is_the_better_epoch_even_at_zero(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([(0.0, 1.0), (0.0, 3.0), (0.0, 2.0)])
-    monkeypatch.setattr(judging.Judge, "score", lambda *_: next(scores))
+    monkeypatch.setattr(judging.Judge, "score", lambda *_: [next(scores)])
     config = TRAIN.model_copy(update={"epochs": 3})
     assert run_on(moving_dot(80), tmp_path / "run", config=config).best_epoch == 1
 
@@ -269,15 +278,15 @@ def test_a_cross_validation_that_was_stopped_goes_on(
     whole = cross_validate(moving_dot(60), MODEL, config, 3, tmp_path / "whole", resolved={})
     stopping = config.model_copy(update={"hooks": [f"{__name__}:Stopper"]})
     with pytest.raises(KeyboardInterrupt):
-        cross_validate(moving_dot(60), MODEL, stopping, 3, tmp_path / "cv", resolved={"a": 1})
+        cross_validate(moving_dot(60), MODEL, stopping, 3, tmp_path / "cv", resolved=STORES)
     first = tmp_path / "cv/fold-1/last.safetensors"
     before = first.stat().st_mtime_ns
     assert not (tmp_path / "cv/fold-2/last.safetensors").exists()
     with pytest.raises(TcaError, match="is not empty; name another run folder, or --resume it"):
         cross_validate(moving_dot(60), MODEL, config, 3, tmp_path / "cv", resolved={"a": 2})
-    assert (tmp_path / "cv/config.yaml").read_text() == "a: 1\n"
+    assert yaml.safe_load((tmp_path / "cv/config.yaml").read_text()) == STORES
     again = cross_validate(
-        moving_dot(60), MODEL, config, 3, tmp_path / "cv", resolved={"a": 1}, resume=True
+        moving_dot(60), MODEL, config, 3, tmp_path / "cv", resolved=STORES, resume=True
     )
     assert again.folds == whole.folds
     assert first.stat().st_mtime_ns == before
@@ -287,6 +296,66 @@ def test_a_cross_validation_that_was_stopped_goes_on(
             for place in ("cv", "whole")
         )
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_finished_folds_of_other_rows_or_settings_are_not_taken_over(tmp_path: Path) -> None:
+    config = TRAIN.model_copy(update={"epochs": 1})
+    cross_validate(moving_dot(60), MODEL, config, 2, tmp_path / "cv", resolved=STORES)
+    other = STORES | {"train": {"lr": 1.0}}
+    with pytest.raises(TcaError, match=r"fold-1 was trained with other .*train.lr=1.0"):
+        cross_validate(
+            moving_dot(60), MODEL, config, 2, tmp_path / "cv", resolved=other, resume=True
+        )
+    shuffled = config.model_copy(update={"seed": SeedConfig(data=4)})
+    with pytest.raises(TcaError, match="fold-1 learnt from other rows"):
+        cross_validate(
+            moving_dot(60), MODEL, shuffled, 2, tmp_path / "cv", resolved=STORES, resume=True
+        )
+
+
+def test_batches_are_let_go_when_their_step_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[object]] = []
+    most = 0
+    finished = Loader._finished
+
+    def watched(self: Loader, *arguments: Any) -> Batch:
+        nonlocal most
+        batch = finished(self, *arguments)
+        made.append(weakref.ref(batch))
+        most = max(most, sum(one() is not None for one in made))
+        return batch
+
+    monkeypatch.setattr(Loader, "_finished", watched)
+    config = TRAIN.model_copy(update={"epochs": 2, "batch_size": 4, "holdout": 0})
+    run_on(moving_dot(80), tmp_path / "run", config=config)
+    # Read ahead, under way, in use, and the one before until the next is there.
+    assert len(made) >= 40
+    assert most <= LoaderConfig().prefetch + 3
+
+
+def test_time_that_a_device_takes_later_is_the_steps_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(looking.time, "perf_counter", lambda: now)
+    told: list[StepReport] = []
+    scaler = SimpleNamespace(is_enabled=lambda: False)
+    run = SimpleNamespace(
+        failure=None,
+        member=SimpleNamespace(scaler=scaler),
+        progress=Progress(),
+        told=told.extend,
+    )
+    looks = looking.Looks(moving_dot(4), World(0, 1, torch.device("cpu")), None)
+    zero = Step(torch.zeros(()), torch.zeros(()), 0.1)
+    for seconds in (1.0, 3.0):
+        now += seconds
+        looks.add(looking.Unseen(1, 1, np.arange(2), 2, [zero], seconds, 0.5))
+    # The device is done four seconds after the second step was handed to it.
+    now += 4.0
+    looks.look([run])
+    assert [report.seconds for report in told] == [2.0, 6.0]
+    assert [report.waited for report in told] == [0.5, 0.5]
 
 
 class Stopper(Hook):

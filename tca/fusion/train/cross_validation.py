@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ import numpy as np
 from tca.cache.config import LoaderConfig
 from tca.cache.residency import open_source
 from tca.cache.store import Store
+from tca.config import read_yaml
 from tca.device import choose_device
 from tca.errors import TcaError
 from tca.fusion.evaluate.scoring import evaluate
 from tca.fusion.inputs import require_inputs
 from tca.fusion.model.config import ModelConfig
-from tca.fusion.rows import labelled_rows, split_folds, tell_incomplete
+from tca.fusion.rows import Rows, labelled_rows, split_folds, tell_incomplete
 from tca.fusion.run_folder import (
     RunFolder,
     dropped_if_empty,
@@ -25,8 +26,10 @@ from tca.fusion.run_folder import (
     write_config,
     write_json,
 )
+from tca.fusion.train.candidate import deciding, differences
 from tca.fusion.train.config import TrainConfig
-from tca.fusion.train.loop import train
+from tca.fusion.train.loop import train, training_rows
+from tca.fusion.train.run_info import rows_digest
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,9 @@ def cross_validate(
         write_config(run, resolved)
         for number, (rest, fold) in enumerate(parts, 1):
             folder = run / f"fold-{number}"
-            if not (resume and _is_finished(folder)):
+            if resume and _is_finished(folder):
+                _require_same(folder, store, train_config, rest, streams, resolved)
+            else:
                 train(
                     store,
                     model_config,
@@ -104,3 +109,25 @@ def cross_validate(
 
 def _is_finished(fold: Path) -> bool:
     return (fold / "run.json").is_file() and RunFolder(fold).outcome() is not None
+
+
+def _require_same(
+    fold: Path,
+    store: Store,
+    config: TrainConfig,
+    rest: Rows,
+    streams: Sequence[str],
+    resolved: Mapping[str, Any],
+) -> None:
+    """Refuse a finished fold that learnt from other rows, or in another way, than is asked for."""
+    fit, held, _ = training_rows(store, config, None, rest, streams)
+    began = RunFolder(fold).info()
+    if began.get("digest") != rows_digest(store, fit) + rows_digest(store, held):
+        raise TcaError(
+            f"{fold} learnt from other rows than {store.path} has for it now, and may know those "
+            "that it would be scored on; cross-validate anew."
+        )
+    if changed := differences(deciding(read_yaml(fold / "config.yaml")), deciding(resolved)):
+        raise TcaError(
+            f"{fold} was trained with other settings than these ({changed}); cross-validate anew."
+        )

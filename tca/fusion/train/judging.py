@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -15,6 +16,9 @@ from tca.fusion.train.member import Member
 from tca.fusion.train.run import Run
 from tca.fusion.train.screen import Screen
 from tca.fusion.train.world import World
+
+Score = tuple[float, float]
+"""Top-1, a share, and mean cross-entropy."""
 
 
 class Judge:
@@ -30,28 +34,39 @@ class Judge:
         self._loader, self._world, self._screen = loader, world, screen
         self._rows = loader.epoch_rows
 
-    def score(self, member: Member) -> tuple[float, float]:
-        """Return top-1 and cross-entropy on the held-out rows."""
+    def end_epoch(self, runs: Sequence[Run]) -> None:
+        """Score `runs` after an epoch, tell their hooks, and finish those that had their last one.
+
+        The `failure` of a run is set if what is scored is no number.
+        """
+        scores: Sequence[Score | None] = [None] * len(runs)
+        if self._rows:
+            scores = self.score([run.member for run in runs])
+        for run, score in zip(runs, scores, strict=True):
+            self._end_epoch(run, score)
+
+    def score(self, members: Sequence[Member]) -> list[Score]:
+        """Return top-1 and cross-entropy of each on the held-out rows, which are read once."""
         device = self._world.device
-        totals = torch.zeros(2, dtype=torch.float64, device=device)
+        totals = torch.zeros(len(members), 2, dtype=torch.float64, device=device)
         for batch in self._loader.epoch(0):
             if len(batch.rows):
-                inputs = member.reads(batch.streams(device))
-                totals += member.score(inputs, batch.label.to(device))
-        right, loss = self._world.sums(totals.tolist())
-        return right / self._rows, loss / self._rows
+                features, label = batch.streams(device), batch.label.to(device)
+                for total, member in zip(totals, members, strict=True):
+                    total += member.score(member.reads(features), label)
+        numbers = self._world.sums(totals.flatten().tolist())
+        return [
+            (right / self._rows, loss / self._rows)
+            for right, loss in zip(numbers[::2], numbers[1::2], strict=True)
+        ]
 
-    def end_epoch(self, run: Run) -> None:
-        """Score `run` after an epoch, tell its hooks, and finish it if this was the last one.
-
-        Its `failure` is set if what is scored is no number.
-        """
+    def _end_epoch(self, run: Run, score: Score | None) -> None:
         progress, config = run.progress, run.member.config
         top1: float | None = None
         loss: float | None = None
         better = True
-        if self._rows:
-            top1, loss = self.score(run.member)
+        if score is not None:
+            top1, loss = score
             if not math.isfinite(loss):
                 what = f"the loss on the holdout is {loss} after epoch {progress.epoch}"
                 run.fail(diverged(run, what))

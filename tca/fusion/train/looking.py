@@ -7,18 +7,22 @@ stops a training some steps after it came about.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from tca.cache.loader import Batch
 from tca.cache.store import Store
+from tca.fusion.rows import Rows
 from tca.fusion.train.hooks import StepReport
 from tca.fusion.train.member import Step
 from tca.fusion.train.run import Run, TrainingError
 from tca.fusion.train.screen import Screen
 from tca.fusion.train.world import World
+
+LEAST_SCALE = 2.0**-20
+"""Scaling a loss by less does not help: from 2^16 it takes 36 steps in a row that overflow."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +31,16 @@ class Unseen:
 
     Attributes:
         epoch, number: of the step, both from 1.
-        batch: this process's share.
+        numbers: of this process's rows in the store. Not the batch: its memory is used again.
         rows: of the batch, in all processes.
         steps: what it came to, one a run.
-        seconds: that it took, waiting included.
+        seconds: until the device had been given all of it, waiting included.
         waited: seconds of these for the batch.
     """
 
     epoch: int
     number: int
-    batch: Batch
+    numbers: Rows
     rows: int
     steps: list[Step]
     seconds: float
@@ -55,9 +59,12 @@ class Looks:
     def __init__(self, store: Store, world: World, screen: Screen | None) -> None:
         self._store, self._world, self._screen = store, world, screen
         self._unseen: list[Unseen] = []
+        self._began = 0.0
 
     def add(self, step: Unseen) -> None:
         """Keep a step."""
+        if not self._unseen:
+            self._began = time.perf_counter() - step.seconds
         self._unseen.append(step)
 
     def look(self, runs: list[Run]) -> list[Run]:
@@ -70,43 +77,64 @@ class Looks:
             Those of `runs` whose losses and gradients are all numbers; the others have failed.
         """
         unseen, self._unseen = self._unseen, []
-        if unseen:
-            for index, run in enumerate(runs):
-                self._look_at(run, unseen, [one.steps[index] for one in unseen])
+        if not unseen:
+            return runs
+        found = [self._numbers([one.steps[index] for one in unseen]) for index in range(len(runs))]
+        # By now the device has done it all. How long it took for each step nobody knows; the shares
+        # are those of the time for which it was given work.
+        took = time.perf_counter() - self._began
+        longer = took / max(sum(one.seconds for one in unseen), 1e-9)
+        unseen = [replace(one, seconds=one.seconds * longer) for one in unseen]
+        if self._screen is not None:
+            for one in unseen:
+                self._screen.timed(one.seconds, one.waited)
+        for index, (run, (losses, norms)) in enumerate(zip(runs, found, strict=True)):
+            rates = [one.steps[index].lr for one in unseen]
+            self._tell(run, unseen, losses, norms, rates)
         return [run for run in runs if run.failure is None]
 
-    def _look_at(self, run: Run, unseen: Sequence[Unseen], steps: Sequence[Step]) -> None:
+    def _numbers(self, steps: Sequence[Step]) -> tuple[list[float], list[float]]:
+        """Return losses and lengths of gradients, of all processes; waits for the device."""
         losses = torch.stack([step.loss for step in steps]).double()
         norms = torch.stack([step.norm for step in steps]).double()
-        loss = self._world.sums(losses.tolist())
-        norm = self._world.mean(norms).tolist()
-        scaled = run.member.scaler.is_enabled()
-        for one, a_loss, a_norm in zip(unseen, loss, norm, strict=True):
+        return self._world.sums(losses.tolist()), self._world.mean(norms).tolist()
+
+    def _tell(
+        self,
+        run: Run,
+        unseen: Sequence[Unseen],
+        losses: Sequence[float],
+        norms: Sequence[float],
+        rates: Sequence[float],
+    ) -> None:
+        scaler = run.member.scaler
+        for one, loss, norm in zip(unseen, losses, norms, strict=True):
+            what = ""
+            if not math.isfinite(loss):
+                what = f"the loss is {loss}"
             # With scaling, a gradient that overflows skips its step and lowers the scale.
-            if not (math.isfinite(a_loss) and (scaled or math.isfinite(a_norm))):
-                what = f"the loss is {a_loss}"
-                if math.isfinite(a_loss):
-                    what = f"the length of the gradient is {a_norm}"
+            elif not math.isfinite(norm) and not scaler.is_enabled():
+                what = f"the length of the gradient is {norm}"
+            elif one is unseen[-1] and scaler.is_enabled() and scaler.get_scale() < LEAST_SCALE:
+                what = f"the gradient is no number, with a loss scale of {scaler.get_scale():.0e}"
+            if what:
                 run.fail(self._broken(run, one, what))
                 return
         total, count = run.progress.losses
-        run.progress.losses = total + sum(loss), count + len(loss)
+        run.progress.losses = total + sum(losses), count + len(losses)
         reports = [
-            StepReport(
-                one.epoch, one.number, a_loss, a_norm, step.lr, one.seconds, one.waited, one.rows
-            )
-            for one, step, a_loss, a_norm in zip(unseen, steps, loss, norm, strict=True)
+            StepReport(one.epoch, one.number, loss, norm, rate, one.seconds, one.waited, one.rows)
+            for one, loss, norm, rate in zip(unseen, losses, norms, rates, strict=True)
         ]
         if self._screen is not None:
             self._screen.told(run.name, reports[-1])
         run.told(reports)
 
     def _broken(self, run: Run, one: Unseen, what: str) -> TrainingError:
-        ids = [self._store.ids[row] for row in one.batch.rows[:8].tolist()]
-        more = len(one.batch.rows) - len(ids)
-        videos = ", ".join(ids) + (f" and {more} more" if more > 0 else "")
+        ids = self._world.gathered([self._store.ids[row] for row in one.numbers.tolist()])
         return diverged(
-            run, f"{what} in epoch {one.epoch}, step {one.number}, of the videos {videos}"
+            run,
+            f"{what} in epoch {one.epoch}, step {one.number}, of the videos {', '.join(ids)}",
         )
 
 

@@ -162,11 +162,12 @@ def train_together(
             entered.enter_context(dropped_if_empty(plan.run))
             if world.leads:
                 entered.enter_context(sole_trainer(plan.run))
-        entered.enter_context(torch.random.fork_rng())
+        own = [world.device] if world.device.type == "cuda" else []
+        entered.enter_context(torch.random.fork_rng(devices=own))
         entered.enter_context(_explained(plans))
         read = {name for plan in plans for name in require_inputs(store, plan.model.variant)}
         streams = [name for name in STREAMS if name in read]
-        fit, held, chosen_by = _rows(store, config, selection, rows, streams)
+        fit, held, chosen_by = training_rows(store, config, selection, rows, streams)
         if source is None:
             wanted = np.union1d(fit, held) if chosen_by is store else fit
             source = open_source(store, wanted, streams, loader, world.device)
@@ -220,7 +221,7 @@ def _hooks(plan: Plan) -> list[Hook]:
     return [*sent, *make_hooks(plan.train.hooks), *plan.hooks]
 
 
-def _rows(
+def training_rows(
     store: Store,
     config: TrainConfig,
     selection: Store | None,

@@ -68,7 +68,8 @@ class Member:
         """
         self.config, self.model_config = config, model_config
         self.world, self.device = world, world.device
-        with torch.random.fork_rng():
+        # Weights are drawn on the CPU; without a list, every GPU is asked.
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed.model)
             self.model: Variant = build(model_config, shapes, classes).to(self.device)
         self.optimizer = torch.optim.AdamW(
@@ -178,14 +179,21 @@ class Member:
         if self.average is not None:
             average = self.average.state_dict()
             tensors |= {f"average.{name}": value for name, value in average.items()}
+        names = self._optimised()
         for index, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+            tensors |= {f"optimizer.{names[index]}.{what}": v for what, v in values.items()}
         plateau = self.plateau
         numbers = {
             "scaler": self.scaler.state_dict(),
             "plateau": [plateau.factor, _finite(plateau.best), plateau.waited],
         }
         return tensors, numbers
+
+    def _optimised(self) -> list[str]:
+        """Return the names of parameters in the optimiser's order, which `decay_rules` decides."""
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        groups = self.optimizer.param_groups
+        return [names[id(parameter)] for group in groups for parameter in group["params"]]
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Take over what `state` returned; `begin` has been called.
@@ -196,10 +204,11 @@ class Member:
         self.model.load_state_dict(_below("model", tensors))
         if self.average is not None:
             self.average.load_state_dict(_below("average", tensors))
+        index = {name: number for number, name in enumerate(self._optimised())}
         states: dict[int, dict[str, Tensor]] = {}
-        for name, value in _below("optimizer", tensors).items():
-            index, _, what = name.partition(".")
-            states.setdefault(int(index), {})[what] = value
+        for key, value in _below("optimizer", tensors).items():
+            name, _, what = key.rpartition(".")
+            states.setdefault(index[name], {})[what] = value
         whole = self.optimizer.state_dict()
         self.optimizer.load_state_dict(whole | {"state": states})
         self.scaler.load_state_dict(numbers["scaler"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -40,6 +40,7 @@ class Run:
         self.progress = Progress()
         self.failure: TrainingError | None = None
         self._hooks: list[Hook] = list(hooks)
+        self._begun: list[Hook] = []
         self._log: RunLog | None = None
 
     @property
@@ -62,28 +63,26 @@ class Run:
         if not self.member.world.leads:
             return
         self._log = RunLog(self.progress.log_bytes)
-        self._hooks.insert(0, self._log)
-        for hook in self._hooks:
+        for hook in (self._log, *self._hooks):
             with self._blamed(hook):
                 hook.begin(self.folder.path, self.member.scored, self.progress.step)
+            self._begun.append(hook)
 
     def told(self, reports: Iterable[StepReport]) -> None:
         """Tell the hooks of steps."""
-        for report in reports if self.member.world.leads else ():
-            for hook in self._hooks:
+        for report in reports:
+            for hook in self._begun:
                 with self._blamed(hook):
                     hook.step(report)
 
     def told_epoch(self, report: EpochReport) -> bool:
         """Tell the hooks of an epoch; return whether one of them asks for the end."""
-        world = self.member.world
-        hooks = self._hooks if world.leads else ()
         asked = False
         # All of them are told, also after one has asked.
-        for hook in hooks:
+        for hook in self._begun:
             with self._blamed(hook):
                 asked |= bool(hook.epoch(report, self.member.scored))
-        return world.told(asked)
+        return self.member.world.told(asked)
 
     @contextmanager
     def _blamed(self, hook: Hook) -> Iterator[None]:
@@ -156,9 +155,11 @@ class Run:
         shutil.rmtree(self.folder.path / "state", ignore_errors=True)
 
     def end(self) -> None:
-        """Close the log, and tell the hooks."""
-        for hook in self._hooks if self._log is not None else ():
-            with self._blamed(hook):
-                hook.end(self.folder.path)
-        if self._log is not None:
-            write_run_report(self.folder.path)
+        """Close the log, tell the hooks that were told of the beginning, and write the report."""
+        with ExitStack() as ends:
+            if self._log is not None:
+                ends.callback(write_run_report, self.folder.path)
+            for hook in reversed(self._begun):
+                # What goes wrong in one does not keep the others from their end.
+                ends.enter_context(self._blamed(hook))
+                ends.callback(hook.end, self.folder.path)

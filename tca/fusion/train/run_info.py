@@ -17,8 +17,8 @@ from tca.errors import TcaError
 from tca.fusion.model.registry import parameters
 from tca.fusion.rows import Rows
 from tca.fusion.run_report import flat_settings
+from tca.fusion.train.candidate import DECIDE_NOTHING
 from tca.fusion.train.checkpoints import saved_steps
-from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.member import Member
 from tca.fusion.train.run import Run
 from tca.fusion.train.training import Data
@@ -34,16 +34,6 @@ OF_THE_ROWS = {
     "digest": "other videos or labels",
 }
 """What `run.json` says of the rows, and what is told where a run that goes on finds it changed."""
-
-CHANGE_RESULTS = (
-    "model.",
-    *(
-        f"train.{name}"
-        for name in TrainConfig.model_fields
-        if name not in ("device", "hooks", "keep", "save_steps", "wandb")
-    ),
-)
-"""What the names of settings begin with that decide what comes out."""
 
 
 def described(
@@ -73,7 +63,7 @@ def described(
         "identity": store.identity,
         "rows": len(data.fit),
         "holdout": {"split": held.split, "share": share, "rows": len(data.held)},
-        "digest": _digest(store, data.fit) + _digest(held, data.held),
+        "digest": rows_digest(store, data.fit) + rows_digest(held, data.held),
         "seed": config.seed.model_dump(),
         "processes": world.size,
         "job": world.job,
@@ -100,16 +90,16 @@ def require_same(run: Run, store: Store) -> None:
             f"{run.folder.path} cannot go on: {store.path} is no longer what it began with "
             f"({' and '.join(differ)}); train anew."
         )
-    settings = flat_settings(now)
-    for name, before in flat_settings(began).items():
-        if name.startswith(CHANGE_RESULTS) and settings.get(name) != before:
+    before, settings = flat_settings(began), flat_settings(now)
+    for name in dict.fromkeys((*before, *settings)):
+        if name not in DECIDE_NOTHING and settings.get(name) != before.get(name):
             warn(
-                f"{run.name} began with {name}={before} and goes on with {settings.get(name)}: "
-                "it will be neither's."
+                f"{run.name} began with {name}={before.get(name)} and goes on with "
+                f"{settings.get(name)}: it will be neither's."
             )
 
 
-def _digest(store: Store, rows: Rows) -> str:
+def rows_digest(store: Store, rows: Rows) -> str:
     """Return 16 hexadecimal digits of which rows these are: video, view and label of each."""
     found = hashlib.blake2b(digest_size=8)
     for column in (rows, store.view[rows], store.label[rows]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -50,7 +51,8 @@ class RunLog(Hook):
                 "step": report.step,
                 "loss": report.loss,
                 "lr": report.lr,
-                "norm": report.norm,
+                # JSON has no infinity, which scaling finds out by.
+                "norm": report.norm if math.isfinite(report.norm) else None,
                 "rows_per_s": report.rows_per_s,
                 "waiting": report.waiting,
             }

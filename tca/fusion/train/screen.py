@@ -70,14 +70,17 @@ class Screen(AbstractContextManager["Screen"]):
         if self._live is not None:
             self._live.stop()
 
-    def advance(self, epoch: int, rows: int, seconds: float, waited: float) -> None:
-        """A step of `seconds` was done on `rows` rows, after waiting for them."""
+    def advance(self, epoch: int, rows: int) -> None:
+        """A step was given to the device, of `rows` rows."""
         self._epoch = epoch
-        self._times.append((seconds, waited))
         if self._live is not None:
             self._line.done += rows
         else:
             self._line.advance(rows, self._words())
+
+    def timed(self, seconds: float, waited: float) -> None:
+        """A step took `seconds`, `waited` of them for its rows."""
+        self._times.append((seconds, waited))
 
     def told(self, name: str, report: StepReport) -> None:
         """A run's step is known."""
@@ -120,8 +123,9 @@ class Screen(AbstractContextManager["Screen"]):
 
     def _machine(self) -> list[str]:
         seconds = sum(time for time, _ in self._times)
-        waiting = sum(waited for _, waited in self._times) / seconds if seconds else 0.0
-        return [f"waiting for data {waiting:.0%}", f"{_memory(self._device) / 1e9:.1f} GB"]
+        waited = sum(waited for _, waited in self._times)
+        waiting = [f"waiting for data {waited / seconds:.0%}"] if seconds else []
+        return [*waiting, f"{_memory(self._device) / 1e9:.1f} GB"]
 
 
 def _cells(seen: _Seen) -> tuple[str, str, str, str]:

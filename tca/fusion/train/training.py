@@ -174,12 +174,14 @@ class Training:
             batches = stack.enter_context(closing(self.loader.epochs(epochs_left, position)))
             for epoch in epochs_left:
                 self._one_epoch(epoch, active, _timed(batches), looks, screen)
-                for run in active:
-                    if run.failure is None:
-                        judge.end_epoch(run)
+                judge.end_epoch([run for run in active if run.failure is None])
+                before = len(active)
                 if not (active := [run for run in active if _goes_on(run)]):
                     return
-                self._save_if_due(active)
+                self._save_if_due(active, fewer=len(active) < before)
+            # There is nothing left where a run was edited to have fewer epochs than it has done.
+            for run in active:
+                run.finish(held=bool(len(self.data.held)))
 
     def _place(self, progress: Progress) -> tuple[int, int]:
         """Return the epoch that comes next, and the rows of it that have been used."""
@@ -214,18 +216,18 @@ class Training:
             for run in runs:
                 run.progress.step, run.progress.position = number, batch.position
             seconds = time.perf_counter() - began + waited
-            looks.add(Unseen(epoch, number, batch, rows, steps, seconds, waited))
+            looks.add(Unseen(epoch, number, batch.rows, rows, steps, seconds, waited))
             if screen is not None:
-                screen.advance(epoch, rows, seconds, waited)
+                screen.advance(epoch, rows)
             if batch.position == self.loader.epoch_rows:
                 break
             saves = self.config.save_steps or math.inf
             if number - last >= LOOK_EVERY or number - self._saved_step >= saves:
-                last = number
+                last, before = number, len(runs)
                 if not (runs := looks.look(runs)):
                     return
                 self._restack(runs)
-                self._save_if_due(runs)
+                self._save_if_due(runs, fewer=len(runs) < before)
         looks.look(runs)
 
     def _step(
@@ -265,7 +267,8 @@ class Training:
         inputs, target = self.augmentation(inputs, label, epoch=1, first=0)
         return Trial(member.reads(inputs), target)
 
-    def _save_if_due(self, runs: list[Run]) -> None:
+    def _save_if_due(self, runs: list[Run], *, fewer: bool) -> None:
+        """Save, also where there are `fewer` runs now: a resume stacks those that it finds."""
         now = time.monotonic()
         if self.config.save_steps is not None:
             due = any(
@@ -273,7 +276,7 @@ class Training:
             )
         else:
             due = now - self._saved >= SAVE_EVERY_S
-        if not due:
+        if not (due or fewer):
             return
         self._saved = now
         for run in runs:

@@ -72,6 +72,14 @@ class World:
             numbers /= self.size
         return numbers
 
+    def gathered(self, some: list[Some]) -> list[Some]:
+        """Return what all processes have, by rank; the same in all of them."""
+        if self.size == 1:
+            return some
+        lists: list[list[Some]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(lists, some)
+        return [one for part in lists for one in part]
+
     def told(self, something: Some) -> Some:
         """Return what the leading process passes; the others' argument does not matter."""
         if self.size == 1:
