@@ -26,7 +26,10 @@ class Curves:
 
 
 def read_curves(run: Path) -> Curves:
-    """Read them; lines that a crash cut off are left out, as is what is not there."""
+    """Read them; lines that a crash or another program spoiled are left out.
+
+    So is what is not there.
+    """
     curves = Curves([], [])
     try:
         text = (run / "log.jsonl").read_text(encoding="utf-8", errors="replace")
@@ -37,7 +40,9 @@ def read_curves(run: Path) -> Curves:
             document = json.loads(line)
         except ValueError:
             continue
-        if isinstance(document, dict) and "epoch" in document:
+        if not isinstance(document, dict) or "epoch" not in document:
+            continue
+        if all(isinstance(value, int | float) for value in document.values()):
             (curves.epochs if "train_loss" in document else curves.steps).append(document)
     return curves
 

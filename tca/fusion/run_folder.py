@@ -164,7 +164,7 @@ class RunFolder:
         file = self.path / "run.json"
         try:
             info = json.loads(file.read_text(encoding="utf-8"))
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             if (self.path / "folds.json").is_file():
                 raise TcaError(
                     f"{self.path} holds a cross-validation, not one run; its scores are in "
@@ -174,7 +174,9 @@ class RunFolder:
                 f"{self.path} is not a run folder: it has no run.json; "
                 "give the folder that `tca train-fusion` printed."
             ) from None
-        except ValueError:
+        except OSError as error:
+            raise TcaError(f"cannot read {file}: {error.strerror}; correct that.") from None
+        except (ValueError, RecursionError):
             raise TcaError(f"{file} is damaged; train again.") from None
         if not isinstance(info, dict):
             raise TcaError(f"{file} is damaged; train again.")

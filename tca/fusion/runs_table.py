@@ -5,9 +5,11 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
+from pydantic.dataclasses import dataclass
 
 from tca.console import warn
 from tca.errors import TcaError
@@ -82,11 +84,13 @@ def read_run(path: Path, name: str) -> RunRecord:
     """Read one run.
 
     Raises:
-        TcaError: there is none, or its `run.json` is damaged.
+        TcaError: there is none, or its `run.json` is damaged or another program's.
     """
     folder = RunFolder(path)
     info = folder.info()
     file = path / "run.json"
+    if "finished" not in info and "variant" not in info:
+        raise TcaError(f"{file} was not written by tca.")
     try:
         curves = read_curves(path)
         held = [epoch["holdout_top1"] for epoch in curves.epochs if "holdout_top1" in epoch]
@@ -106,7 +110,7 @@ def read_run(path: Path, name: str) -> RunRecord:
             scores={score["split"]: score["top1"] for score in folder.scores("best")},
             settings=flat_settings(info),
         )
-    except (AttributeError, LookupError, TypeError):
+    except (AttributeError, LookupError, TypeError, ValidationError):
         raise TcaError(f"{file} is damaged; train again.") from None
 
 

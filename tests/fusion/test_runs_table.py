@@ -58,7 +58,20 @@ def test_orders_put_the_best_and_the_largest_first_and_the_unknown_last(tmp_path
     assert [run.name for run in list_runs(tmp_path, "name")] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"train": 3}', '{"train": {}, "model": [1]}x'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "[" * 100_000,
+        '{"finished": false, "train": 3}',
+        '{"train": {}, "model": [1]}x',
+        '{"finished": true, "parameters": "many"}',
+        '{"variant": ["concat"]}',
+        '{"finished": true, "epochs": NaN}',
+    ],
+)
 def test_a_damaged_run_is_named_and_costs_no_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
@@ -68,6 +81,19 @@ def test_a_damaged_run_is_named_and_costs_no_other(
     assert "odd/run.json is damaged" in capsys.readouterr().err
     with pytest.raises(TcaError, match="is damaged"):
         read_run(tmp_path / "odd", "odd")
+
+
+def test_what_another_program_wrote_is_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_folder(tmp_path / "theirs") / "run.json").write_text('{"id": 7}')
+    ours = run_folder(tmp_path / "ours", (0.5,))
+    with (ours / "log.jsonl").open("a") as log:
+        log.write('{"epoch": "second", "train_loss": null}\n')
+    (one,) = list_runs(tmp_path)
+    assert (one.name, one.epochs) == ("ours", 1)
+    assert "theirs/run.json was not written by tca" in capsys.readouterr().err
+    assert "null" not in comparison_page([one, one])
 
 
 def test_what_differs_is_found_however_deep_also_where_a_setting_is_new(tmp_path: Path) -> None:
