@@ -28,7 +28,9 @@ def rate(config: TrainConfig, step: int, steps: int) -> float:
 class Plateau:
     """Lowers the learning rate when the loss on the holdout has stopped falling.
 
-    As torch's ReduceLROnPlateau, as a factor that goes together with a warm-up.
+    Its `factor`, which every step's rate is times, is times `plateau_factor` whenever the loss has
+    not fallen for `plateau_patience` epochs. torch's ReduceLROnPlateau does so with a patience of
+    one less and a threshold of 0; this one goes together with a warm-up.
     """
 
     def __init__(self, config: TrainConfig) -> None:
