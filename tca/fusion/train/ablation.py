@@ -1,9 +1,7 @@
 """A sweep from its file to its table: trains what is missing, in as few passes as can be.
 
-Members that agree in everything that concerns the rows train in one pass: each batch is read once
-and feeds every model. A member comes out as if it had been trained alone, because all that its
-steps depend on is its own (up to rounding, where members step as one: `stacked.py`); one whose loss
-is no longer a number leaves the pass, and the others go on.
+What shares a pass is in `sweep.py`. A member whose loss is no longer a number leaves its pass, and
+the others go on.
 """
 
 from __future__ import annotations
@@ -138,21 +136,21 @@ def run_sweep(
     place = members[0].run.parent
     require_no_other(place, "sweep.json")
     _open_stores(members, scored)
+    shared = list(passes([member.candidate.resolved for member in members], together))
+    if stack == "on":
+        _require_stacks([[members[number].candidate for number in group] for group in shared])
     # Two at once would begin the same members.
     with sole_trainer(place), dropped_if_empty(place):
         for member in members:
             require_same(member.run, member.candidate.resolved)
-        return _trained(members, together, stack, scored)
+        return _trained(members, shared, stack, scored)
 
 
 def _trained(
-    members: Sequence[_Member], together: int, stack: Choice, scored: str | None
+    members: Sequence[_Member], shared: Sequence[Sequence[int]], stack: Choice, scored: str | None
 ) -> Ablation:
-    """Do what `run_sweep` says, with the folder of the sweep in hand."""
+    """Do what `run_sweep` says, with the folder of the sweep in hand; `shared` are its passes."""
     place = members[0].run.parent
-    shared = list(passes([member.candidate.resolved for member in members], together))
-    if stack == "on":
-        _require_stacks([[members[number].candidate for number in group] for group in shared])
     groups = [
         [members[number] for number in group if members[number].outcome is None] for group in shared
     ]
