@@ -218,6 +218,8 @@ def test_two_do_not_train_in_one_folder(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with sole_trainer(run), pytest.raises(TcaError, match="is being trained by another process"):
         run_once(run)
+    # The empty folder of who trains there is still there.
+    assert run.is_dir()
     run_once(run)
 
 

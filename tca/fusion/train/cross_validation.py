@@ -74,7 +74,7 @@ def cross_validate(
     loader = loader or LoaderConfig()
     scores: list[float] = []
     videos = 0
-    with dropped_if_empty(run), sole_trainer(run):
+    with sole_trainer(run), dropped_if_empty(run):
         if not resume and any(run.iterdir()):
             raise TcaError(f"{run} is not empty; name another run folder, or --resume it.")
         usable = labelled_rows(store)

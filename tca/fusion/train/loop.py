@@ -159,9 +159,10 @@ def train_together(
         warn("float16 is for GPUs; on a CPU float32 and bfloat16 are far faster (train.precision).")
     with ExitStack() as entered:
         for plan in plans:
-            entered.enter_context(dropped_if_empty(plan.run))
+            # In this order: who is refused does not remove the folder of who trains in it.
             if world.leads:
                 entered.enter_context(sole_trainer(plan.run))
+            entered.enter_context(dropped_if_empty(plan.run))
         own = [world.device] if world.device.type == "cuda" else []
         entered.enter_context(torch.random.fork_rng(devices=own))
         entered.enter_context(_explained(plans))
