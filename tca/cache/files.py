@@ -126,7 +126,9 @@ def sync_folder(folder: Path) -> None:
 def writing_failed(path: Path, error: OSError) -> TcaError:
     """Turn the system's reason into one sentence with the remedy."""
     writable = "choose a folder that can be written"
-    again = "run the command again (what writes a store goes on where it stopped)"
+    again = (
+        "run the command again (a store or a sweep goes on where it stopped, a run with --resume)"
+    )
     remedy = {
         errno.ENOSPC: f"free some space and {again}",
         errno.EDQUOT: f"raise the quota and {again}",

@@ -214,6 +214,15 @@ def test_a_run_that_has_done_more_epochs_than_it_is_to_have_is_finished(tmp_path
     assert not (run / "state").exists()
 
 
+def test_a_run_that_can_go_on_is_not_begun_anew(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped(run)
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+    with pytest.raises(TcaError, match=r"is not finished; go on with --resume .*run, or remove it"):
+        run_once(run)
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
+
+
 def test_two_do_not_train_in_one_folder(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with sole_trainer(run), pytest.raises(TcaError, match="is being trained by another process"):

@@ -115,7 +115,7 @@ class TrainConfig(Section):
     patience: int = Field(
         10,
         ge=1,
-        description="epochs without a better score on the holdout after which training stops",
+        description="epochs without a better score on the holdout, if there is one, before it ends",
     )
     keep: int = Field(
         1, ge=1, le=1000, description="how many of the best epochs' weights stay in the run folder"

@@ -26,6 +26,7 @@ from tca.fusion.model.registry import parameters
 from tca.fusion.model.variant import STREAMS
 from tca.fusion.rows import Rows, labelled_rows, split_holdout, tell_incomplete
 from tca.fusion.run_folder import RunFolder, dropped_if_empty, sole_trainer
+from tca.fusion.train.checkpoints import saved_steps
 from tca.fusion.train.config import TrainConfig
 from tca.fusion.train.hooks import Hook, make_hooks
 from tca.fusion.train.member import Member
@@ -146,8 +147,9 @@ def train_together(
         TrainingError: no memory for them.
         UsageError: the selection is the split that is trained on.
         TcaError: a stream that a variant reads and the store lacks, nothing to learn from, one
-            class, too few videos for the holdout, a finished run in a folder, a selection store
-            of other features, features that are no numbers, or no room on the disk.
+            class, too few videos for the holdout, a finished run in a folder or without `resume`
+            one that can go on, a selection store of other features, features that are no
+            numbers, or no room on the disk.
     """
     started = time.monotonic()
     config = plans[0].train
@@ -159,6 +161,11 @@ def train_together(
         warn("float16 is for GPUs; on a CPU float32 and bfloat16 are far faster (train.precision).")
     with ExitStack() as entered:
         for plan in plans:
+            if not resume and saved_steps(plan.run):
+                raise TcaError(
+                    f"{plan.run} holds a run that is not finished; go on with --resume {plan.run}, "
+                    "or remove it first."
+                )
             # In this order: who is refused does not remove the folder of who trains in it.
             if world.leads:
                 entered.enter_context(sole_trainer(plan.run))
