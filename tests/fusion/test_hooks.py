@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tca.errors import TcaError, UsageError
 from tca.fusion.model.variant import Variant
+from tca.fusion.train import judging
 from tca.fusion.train.hooks import EpochReport, Hook, StepReport, make_hooks
 
 
@@ -52,8 +53,12 @@ def hooked(*names: str, **changes: Any) -> Any:
     return TRAIN.model_copy(update={"hooks": hooks, **changes})
 
 
-def test_hooks_are_told_what_the_log_and_the_outcome_say(tmp_path: Path) -> None:
+def test_hooks_are_told_what_the_log_and_the_outcome_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "run"
+    scores = iter([(0.3, 1.0), (0.7, 0.9), (0.7, 0.8), (0.5, 0.1)])
+    monkeypatch.setattr(judging.Judge, "score", lambda *_: [next(scores)])
     run_once(run, hooked(batch_size=24))
     assert [one[0] for one in Recorder.told] == [
         "begin",
@@ -65,7 +70,6 @@ def test_hooks_are_told_what_the_log_and_the_outcome_say(tmp_path: Path) -> None
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert len(lines) == len(reports)
     losses: list[float] = []
-    judged: list[tuple[float, float]] = []
     for number, (report, line) in enumerate(zip(reports, lines, strict=True)):
         epoch, place = number // 5 + 1, number % 5
         assert report.epoch == line["epoch"] == epoch
@@ -82,17 +86,15 @@ def test_hooks_are_told_what_the_log_and_the_outcome_say(tmp_path: Path) -> None
         else:
             assert report.step == 4 * epoch
             assert report.train_loss == line["train_loss"] == pytest.approx(sum(losses[-4:]) / 4)
-            assert report.holdout_top1 == line["holdout_top1"]
-            assert report.holdout_loss == line["holdout_loss"]
-            judged.append((report.holdout_top1, -report.holdout_loss))
-            assert report.best_epoch == line["best_epoch"] == judged.index(max(judged)) + 1
-    last = reports[-1]
+            told = report.holdout_top1, report.holdout_loss, report.best_epoch
+            assert told == [(0.3, 1.0, 1), (0.7, 0.9, 2), (0.7, 0.8, 3), (0.5, 0.1, 3)][epoch - 1]
+            assert told == (line["holdout_top1"], line["holdout_loss"], line["best_epoch"])
     info = json.loads((run / "run.json").read_text())
     assert info["finished"] is True
-    assert (info["epochs"], info["train_loss"]) == (4, last.train_loss)
-    assert (info["best_epoch"], info["holdout_top1"]) == (last.best_epoch, max(judged)[0])
+    assert (info["epochs"], info["train_loss"]) == (4, reports[-1].train_loss)
+    assert (info["best_epoch"], info["holdout_top1"]) == (3, 0.7)
     # What was scored, which is the average.
-    for name, epoch in (("last", 4), ("best", last.best_epoch)):
+    for name, epoch in (("last", 4), ("best", 3)):
         kept, shown = load_file(run / f"{name}.safetensors"), Recorder.weights[epoch - 1]
         assert kept.keys() == shown.keys()
         assert all(torch.equal(kept[key], shown[key]) for key in kept)

@@ -151,16 +151,16 @@ def test_what_a_plateau_has_seen_is_part_of_a_state() -> None:
 
 
 def test_the_two_best_epochs_are_kept_whole(tmp_path: Path, scored: Any) -> None:
-    # The third is as good as the second but for its loss, the last worse than both.
-    scored((0.4, 1.0), (0.6, 1.0), (0.6, 0.9), (0.5, 0.1), (0.2, 0.1))
-    go(tmp_path / "run", **WATCHED, epochs=5, keep=2)
+    # Three are equally good but for their losses, of which the first is the highest.
+    scored((0.4, 1.0), (0.6, 1.0), (0.6, 0.9), (0.5, 0.1), (0.6, 0.95), (0.2, 0.1))
+    go(tmp_path / "run", **WATCHED, epochs=6, keep=2)
     kept = {path.name: load_file(path) for path in (tmp_path / "run/epochs").iterdir()}
-    assert kept.keys() == {"epoch-0002.safetensors", "epoch-0003.safetensors"}
-    assert len(Watcher.scored) == 5
-    equal(kept["epoch-0002.safetensors"], Watcher.scored[1])
+    assert kept.keys() == {"epoch-0003.safetensors", "epoch-0005.safetensors"}
+    assert len(Watcher.scored) == 6
     equal(kept["epoch-0003.safetensors"], Watcher.scored[2])
+    equal(kept["epoch-0005.safetensors"], Watcher.scored[4])
     equal(load_file(tmp_path / "run/best.safetensors"), Watcher.scored[2])
-    equal(load_file(tmp_path / "run/last.safetensors"), Watcher.scored[4])
+    equal(load_file(tmp_path / "run/last.safetensors"), Watcher.scored[5])
 
 
 def test_without_a_holdout_the_latest_epochs_are_kept(tmp_path: Path) -> None:
