@@ -40,7 +40,7 @@ class Judge:
         The `failure` of a run is set if what is scored is no number.
         """
         scores: Sequence[Score | None] = [None] * len(runs)
-        if self._rows:
+        if self._rows and runs:
             scores = self.score([run.member for run in runs])
         for run, score in zip(runs, scores, strict=True):
             self._end_epoch(run, score)

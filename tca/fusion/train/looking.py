@@ -108,7 +108,8 @@ class Looks:
         rates: Sequence[float],
     ) -> None:
         scaler = run.member.scaler
-        for one, loss, norm in zip(unseen, losses, norms, strict=True):
+        reports = []
+        for one, loss, norm, rate in zip(unseen, losses, norms, rates, strict=True):
             what = ""
             if not math.isfinite(loss):
                 what = f"the loss is {loss}"
@@ -118,14 +119,17 @@ class Looks:
             elif one is unseen[-1] and scaler.is_enabled() and scaler.get_scale() < LEAST_SCALE:
                 what = f"the gradient is no number, with a loss scale of {scaler.get_scale():.0e}"
             if what:
+                # The steps before it are told all the same: they show how it came about.
+                run.told(reports)
                 run.fail(self._broken(run, one, what))
                 return
+            reports.append(
+                StepReport(
+                    one.epoch, one.number, loss, norm, rate, one.seconds, one.waited, one.rows
+                )
+            )
         total, count = run.progress.losses
         run.progress.losses = total + sum(losses), count + len(losses)
-        reports = [
-            StepReport(one.epoch, one.number, loss, norm, rate, one.seconds, one.waited, one.rows)
-            for one, loss, norm, rate in zip(unseen, losses, norms, rates, strict=True)
-        ]
         if self._screen is not None:
             self._screen.told(run.name, reports[-1])
         run.told(reports)
