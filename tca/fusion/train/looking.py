@@ -108,7 +108,7 @@ class Looks:
         rates: Sequence[float],
     ) -> None:
         scaler = run.member.scaler
-        reports = []
+        reports: list[StepReport] = []
         for one, loss, norm, rate in zip(unseen, losses, norms, rates, strict=True):
             what = ""
             if not math.isfinite(loss):
