@@ -215,6 +215,8 @@ def test_what_is_no_number_is_told_with_its_step_and_videos(
         f"has diverged; {good}; lower train.lr (now 0.003) or set train.precision=float32."
     )
     assert len(ids) == 8
+    lines = [json.loads(text) for text in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "step" in line] == list(range(1, at))
     info = json.loads((tmp_path / "run/run.json").read_text())
     assert (info["finished"], info["failed"]) == (False, str(caught.value))
     if epoch > 1:
