@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice, pairwise
+from itertools import pairwise
 from threading import Event
 
 import numpy as np
@@ -199,8 +199,9 @@ class Loader:
 
     def _from_windows(self, epochs: Sequence[int], start: int) -> Iterator[Batch]:
         """Yield batches put together from windows, of which the next is read meanwhile."""
-        for first_epoch in islice(self._plans(epochs, start), 1):
-            self._refuse_large(first_epoch)
+        # The whole of it: what is left of the first epoch may be little.
+        for epoch in self._plans(epochs[:1], 0):
+            self._refuse_large(epoch)
         stopping = Event()
         buffers = self._window_buffers
         reads = (

@@ -125,7 +125,7 @@ def _goes_on(arguments: list[str]) -> str:
     whole = (["extract"], ["train-fusion"], ["ablate"], ["tune"])
     resumed = arguments[:1] in whole or arguments[:2] in (["cache", "convert"], ["cache", "merge"])
     if arguments[:1] == ["train-fusion"] and "--resume" not in arguments:
-        return "go on with `tca train-fusion --resume RUN`; the same command again starts anew"
+        return "go on with `tca train-fusion --resume RUN`; to start anew, name another --run"
     return f"run the same command again: it {'goes on where it was' if resumed else 'starts anew'}"
 
 

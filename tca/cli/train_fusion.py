@@ -105,10 +105,10 @@ def command(
     find_variant(project.model.variant)
     if gpus is not None:
         devices = device_names(gpus, None, workers)
-        if len(devices) == 1:
-            settings = settings.model_copy(update={"device": devices[0]})
     else:
         devices = device_names(None, "cpu" if workers is not None else settings.device, workers)
+    if len(devices) == 1 and (gpus, workers) != (None, None):
+        settings = settings.model_copy(update={"device": devices[0]})
     if len(devices) > 1:
         _refuse_folds(settings.folds)
         options = {"--config": config, "--run": run}
@@ -124,12 +124,12 @@ def command(
             hush()
         if world.size > 1:
             _refuse_folds(settings.folds)
-        goes_on = resume is not None or world.again
         begun = resume
         if world.again and resume is None and world.leads:
             # Also a run that --run names may be one of another job.
             named = newest_first(project.runs) if run is None else [run]
             begun = run_of_job(named, world.job)
+        goes_on = world.told(begun is not None)
         # Of a cross-validation the folds tell.
         single = None if settings.folds is not None else begun
         outcome = world.told(None if single is None else RunFolder(single).outcome())

@@ -42,7 +42,9 @@ def read_curves(run: Path) -> Curves:
             continue
         if not isinstance(document, dict) or "epoch" not in document:
             continue
-        if all(isinstance(value, int | float) for value in document.values()):
+        # The length of a gradient that overflowed is no number.
+        known = [value for name, value in document.items() if (name, value) != ("norm", None)]
+        if all(isinstance(value, int | float) for value in known):
             (curves.epochs if "train_loss" in document else curves.steps).append(document)
     return curves
 

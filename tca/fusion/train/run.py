@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from torch import Tensor
 
+from tca.console import warn
 from tca.errors import TcaError
 from tca.fusion.run_folder import RunFolder
 from tca.fusion.run_report import write_run_report
@@ -154,12 +156,30 @@ class Run:
         self.folder.write_info({**self.info, **outcome})
         shutil.rmtree(self.folder.path / "state", ignore_errors=True)
 
-    def end(self) -> None:
-        """Close the log, tell the hooks that were told of the beginning, and write the report."""
-        with ExitStack() as ends:
+    def end(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the log, tell the hooks that were told of the beginning, and write the report.
+
+        What goes wrong in one does not keep the others from their end; where an `error` has ended
+        the training it is only warned of.
+        """
+        failures: list[Exception] = []
+        for hook in self._begun:
+            try:
+                with self._blamed(hook):
+                    hook.end(self.folder.path)
+            except Exception as failure:
+                failures.append(failure)
+        try:
             if self._log is not None:
-                ends.callback(write_run_report, self.folder.path)
-            for hook in reversed(self._begun):
-                # What goes wrong in one does not keep the others from their end.
-                ends.enter_context(self._blamed(hook))
-                ends.callback(hook.end, self.folder.path)
+                write_run_report(self.folder.path)
+        except Exception as failure:
+            failures.append(failure)
+        if failures and error is None:
+            raise failures[0]
+        for one in failures:
+            warn(f"{self.name}: {one}")

@@ -84,6 +84,8 @@ def require_same(run: Run, store: Store) -> None:
     if not saved_steps(run.folder.path):
         return
     began, now = run.folder.info(), json.loads(json.dumps(run.info))
+    if "digest" not in began:
+        raise TcaError(f"{run.folder.path} was begun by an older tca; train anew.")
     differ = [words for name, words in OF_THE_ROWS.items() if began.get(name) != now[name]]
     if differ:
         raise TcaError(

@@ -106,7 +106,11 @@ class _Lock(JournalFileOpenLock):
     def acquire(self) -> bool:
         held = self._held.enter_context(locked(self._path, wait=True))
         # Another process may have died, or its disk been full, in the middle of one.
-        _cut_torn_line(self._journal)
+        try:
+            _cut_torn_line(self._journal)
+        except BaseException:
+            self._held.close()
+            raise
         return held
 
     @override

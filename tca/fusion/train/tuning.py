@@ -263,7 +263,10 @@ def _run(
     watcher = Watcher(trial, frozen.intermediate_values, config.goal)
     try:
         candidate = configure(frozen.params, "ranges")
-        if not _is_finished(run):
+        if _is_finished(run):
+            # Killed before it was told: what it was then decided by is in the journal.
+            watcher.pruned = trial.should_prune()
+        else:
             plan = Plan(candidate.model, candidate.train, run, candidate.resolved, (watcher,))
             store = Store.open(candidate.store(candidate.train.split))
             (outcome,) = train_together(store, [plan], loader=candidate.loader, resume=True)
