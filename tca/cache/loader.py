@@ -110,7 +110,9 @@ class Loader:
         self.config = config or LoaderConfig()
         self.store = store
         self.rows: Rows = np.asarray(rows, dtype=np.int64)
-        self._rows_of = rows_of or (lambda epoch: self.rows)
+        # Nothing in it leads back to the loader, which keeps a store's files open.
+        every = self.rows
+        self._rows_of = rows_of or (lambda epoch: every)
         self.epoch_rows = len(self._rows_of(0))
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.rank, self.world_size = rank, world_size
