@@ -1,5 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -134,6 +135,8 @@ def test_several_threads_read_alike(example: Example, monkeypatch: pytest.Monkey
 def test_open_files_are_bounded_and_go_with_the_store(
     example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The bound is for the whole process; stores that other tests have left take no part.
+    monkeypatch.setattr(row_files_module.OpenFiles, "_stores", WeakSet())
     monkeypatch.setattr(row_files_module, "open_files_allowed", lambda: 5)
     store = example.write()
     for name in store.streams:
