@@ -6,7 +6,6 @@ replaced, and never the run. Which worker makes a shard changes none of its byte
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -25,8 +24,7 @@ from tca.extract.handout import Handout, exit_words
 from tca.extract.serve import STOP, Answer, Ask, Lost, Message, Stopped, Work, serve
 from tca.extract.server import server_context, without_ctrl_c
 from tca.extract.worker import Job, Report, decoding_threads, work
-
-PR_SET_PDEATHSIG = 1
+from tca.lifeline import die_with
 
 
 def run_local(job: Job, shards: list[int], devices: list[str], report: Report) -> None:
@@ -147,10 +145,7 @@ def _run(work: Work, job: Job, device: str, threads: int | None, pipe: Any, fold
 def _die_with_the_parent() -> None:
     """End this process when its parent or the server that forked it dies, whatever it does then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    server = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != server:
-        os._exit(1)
+    die_with(os.getppid())
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -8,7 +8,6 @@ children die with it, and it ends with its parent, however that ends.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import json
 import os
 import pickle
@@ -21,9 +20,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tca.lifeline import die_with
+
 MESSAGE_BYTES = 2**16
 FORK, REAP = b"F", b"R"
-PR_SET_PDEATHSIG = 1
 
 PATIENCE_S = 5.0
 """Seconds that a killed process may take to end."""
@@ -160,10 +160,3 @@ def _forked(control: socket.socket, fds: list[int], request: bytes) -> int:
     finally:
         # No clean-up: what there is to clean up belongs to the nursery.
         os._exit(code)
-
-
-def die_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent dies."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)

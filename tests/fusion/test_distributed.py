@@ -51,9 +51,21 @@ def wait_for_states(run: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def kill_last_child(process: subprocess.Popen[str]) -> None:
+def children(process: subprocess.Popen[str]) -> list[int]:
     listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    os.kill(int(listed.split()[-1]), signal.SIGKILL)
+    return [int(one) for one in listed.split()]
+
+
+def runs(number: int) -> bool:
+    """Tell whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def kill_last_child(process: subprocess.Popen[str]) -> None:
+    os.kill(children(process)[-1], signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -227,6 +239,27 @@ def test_a_killed_process_is_told_in_a_sentence(project: Path) -> None:
     assert process.returncode == 1
     assert "error: the system ended process 1 (SIGKILL)" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("starter", ["tca", pytest.param("torchrun", marks=pytest.mark.long)])
+def test_processes_end_when_what_started_them_is_killed(project: Path, starter: str) -> None:
+    run = f"orphaned-{starter}"
+    arguments = ["--run", run, *STILL, "train.epochs=30000"]
+    if starter == "tca":
+        process = start(project, *arguments, "--workers", "2")
+    else:
+        process = torchrun(project, *arguments)
+    wait_for_states(project / run, process)
+    training = children(process)
+    process.kill()
+    process.wait()
+    assert len(training) == 2
+    end = time.monotonic() + 60
+    while (left := [one for one in training if runs(one)]) and time.monotonic() < end:
+        time.sleep(0.1)
+    for one in left:
+        os.kill(one, signal.SIGKILL)
+    assert left == []
 
 
 @pytest.mark.long

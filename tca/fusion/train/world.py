@@ -20,6 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from tca.device import choose_device
 from tca.errors import TcaError, UsageError
+from tca.lifeline import die_with
 
 PATIENCE = timedelta(minutes=10)
 """How long processes wait for one of them before they give up."""
@@ -108,6 +109,9 @@ def joined(device: str) -> Iterator[World]:
     if not launched():
         yield World(0, 1, choose_device(device))
         return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # Nothing would tell it that torchrun was killed: it would train on, unseen.
+        die_with(os.getppid())
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local = int(os.environ.get("LOCAL_RANK", "0"))
     place = choose_device(device)
