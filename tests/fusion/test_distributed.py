@@ -241,7 +241,8 @@ def test_a_killed_process_is_told_in_a_sentence(project: Path) -> None:
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("starter", ["tca", pytest.param("torchrun", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("starter", ["tca", "torchrun"])
 def test_processes_end_when_what_started_them_is_killed(project: Path, starter: str) -> None:
     run = f"orphaned-{starter}"
     arguments = ["--run", run, *STILL, "train.epochs=30000"]
