@@ -46,7 +46,7 @@ print(store.shards, seen, found.shards, found.problems)
 """
 
 
-@pytest.mark.parametrize("copied_by", ["C", "Python"])
+@pytest.mark.parametrize("copied_by", ["C", pytest.param("Python", marks=pytest.mark.long)])
 @pytest.mark.parametrize("store_format", FORMATS)
 def test_hundreds_of_shards_under_a_low_limit_of_open_files(
     tmp_path: Path, store_format: str, copied_by: str

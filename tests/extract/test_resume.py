@@ -102,7 +102,7 @@ def expected(
     return store.name, store_files(store)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
 def test_killed_again_and_again(
     config: Path, expected: tuple[str, dict[str, bytes]], tmp_path: Path, kills: int
 ) -> None:

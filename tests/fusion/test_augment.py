@@ -321,13 +321,14 @@ def test_other_augmentation_takes_another_pass() -> None:
     assert list(passes(trees, 8)) == [[0, 1], [2], [3], [4]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("processes", "more"),
     [
         # 77 rows: slices hold whole pairs, and the last row is alone; one process has none then.
         (2, ["train.batch_size=4"]),
         # Slices of 9, 8 and 8 rows would part pairs.
-        pytest.param(3, ["train.batch_size=25", "train.augment.mixup=0"], marks=pytest.mark.long),
+        (3, ["train.batch_size=25", "train.augment.mixup=0"]),
     ],
 )
 def test_the_loss_curve_of_several_processes_is_that_of_one(
